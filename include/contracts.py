@@ -1,0 +1,97 @@
+"""The records that cross a boundary: between tasks and DAGs, between runs, and to whoever reads the results.
+
+Each carries `schema_version`, `tenant`, `use_case` and `created_at`. Readers refuse a version they do not know.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def now() -> datetime:
+    """The current time in UTC, with its zone."""
+    return datetime.now(UTC)
+
+
+class Record(BaseModel):
+    """What every record has. Frozen; an unknown field is an error, not a silent loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    tenant: str
+    use_case: str
+    created_at: datetime = Field(default_factory=now)
+
+
+class UsageEvent(Record):
+    """One metered use of a model, written by whoever calls it; priced later, by effective date."""
+
+    event_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    """Unique; a reader deduplicates by it."""
+
+    kind: Literal["chat", "embedding", "job"]
+    model: str
+    status: Literal["ok", "error"]
+    num_requests: int = 1
+    """How many calls this event sums up; an embedder writes one event for each of its batches of documents."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    tokens_exact: bool = True
+    """False where the provider reports no counts and they were estimated."""
+
+    latency_ms: float = 0.0
+    instance_seconds: float = 0.0
+    """Compute time of a job."""
+
+    price_version: str | None = None
+    """Version of the price list that was in force, where the caller priced it; None: priced by the usage DAG."""
+
+    dag_id: str | None = None
+    run_id: str | None = None
+    task_id: str | None = None
+    error: str | None = None
+
+
+class IngestionCounts(BaseModel):
+    """How many documents a run saw and what became of them; `found` is always the sum of the next five."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    found: int
+    unchanged: int
+    added: int
+    changed: int
+    empty: int
+    """Added or changed, without any text; kept in the ledger with no chunk."""
+    quarantined: int
+    """Could not be read; the reasons lie in the quarantine file."""
+    deleted: int
+    """In the ledger but no longer in the source; not part of `found`."""
+    chunks_written: int
+    chunks_embedded: int
+    """Less than chunks_written where a repeated task found its parts already there."""
+    documents_total: int
+    chunks_total: int
+
+
+class IngestionManifest(Record):
+    """What one ingestion run did and left behind; written last, so its existence means that all of it is there."""
+
+    index: str
+    run_id: str
+    source_uri: str
+    store: str
+    store_uri: str
+    embedder: str
+    chunker: str
+    ledger_uri: str
+    ledger_version: int
+    quarantine_uri: str | None
+    counts: IngestionCounts

@@ -1,0 +1,145 @@
+"""Files on any backend (file://, s3://, memory://): atomic writes, digests, and names that are safe as keys.
+
+A thin layer over universal_pathlib and fsspec, which Airflow's own ObjectStoragePath is built on; it needs no Airflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+from upath import UPath
+
+from include.contracts import Record
+from include.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+R = TypeVar("R", bound=Record)
+
+_CHUNK_BYTES = 1 << 20
+
+
+def location(uri: str) -> UPath:
+    """The place a URI names. S3 takes credentials, region and endpoint from the environment, as boto3 does."""
+    if "://" not in uri:
+        raise UserError(f"location {uri!r} is not a URI: write file:///..., s3://BUCKET/... or memory://...")
+    if uri.startswith("s3://"):
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        # No listing cache: other processes write beside us, and a cached listing hides what they wrote.
+        return UPath(uri, endpoint_url=endpoint, use_listings_cache=False)
+    return UPath(uri)
+
+
+def write_bytes(path: UPath, data: bytes) -> None:
+    """Write a whole file; a reader sees the old content or the new, never a part.
+
+    On a file system: a temporary file in the same folder, flushed to disk, then renamed. An S3 put is atomic by itself.
+    """
+    if path.protocol not in ("", "file"):
+        if path.protocol == "memory":
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return
+    target = path.path
+    os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120 (plain strings: the hot path)
+    temporary = f"{target}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:  # noqa: PTH123
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)  # noqa: PTH105
+    except BaseException:
+        if os.path.exists(temporary):  # noqa: PTH110
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+
+
+def write_json(path: UPath, value: Any) -> None:
+    """Write a value as JSON, atomically."""
+    write_bytes(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True).encode())
+
+
+def read_json(path: UPath) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_bytes())
+
+
+def write_jsonl(path: UPath, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows as JSON lines, atomically; returns how many."""
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+    return len(lines)
+
+
+def read_jsonl(path: UPath) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a JSON lines file."""
+    with path.open("r", encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def write_record(path: UPath, record: Record) -> None:
+    """Write a record as JSON, atomically; a manifest is written last, so its existence means that all is there."""
+    write_bytes(path, record.model_dump_json(indent=1).encode())
+
+
+def read_record(path: UPath, kind: type[R]) -> R:
+    """Read a record of a known kind; UserError if it is of another kind or version."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{path} is not a {kind.__name__} of a known version: {error}") from None
+
+
+def write_parquet(path: UPath, table: pa.Table) -> None:
+    """Write a table as one Parquet file, atomically."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue())
+
+
+def read_parquet(path: UPath, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, all columns or some."""
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as file:
+        return pq.read_table(file, columns=columns)
+
+
+def digest(*parts: str | bytes) -> str:
+    """A hexadecimal SHA-256 over parts; each is preceded by its length, so that no two lists collide."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "big"))
+        state.update(data)
+    return state.hexdigest()
+
+
+def file_digest(path: UPath) -> str:
+    """The hexadecimal SHA-256 of a file's content, read in pieces of 1 MiB."""
+    state = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK_BYTES):
+            state.update(piece)
+    return state.hexdigest()
+
+
+def run_key(run_id: str) -> str:
+    """A run's id as a name that is safe in paths and object keys, unique for each id.
+
+    Names derive from the run id alone, since a run triggered by an asset has no logical date.
+    """
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", run_id).strip("-")[:48]
+    return f"{readable}-{digest(run_id)[:8]}"
