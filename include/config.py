@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     """Where work runs. Chooses the default of every setting below whose default is None; no DAG branches on it."""
 
     storage_root: str | None = None
-    """URI under which everything is kept: file:///..., s3://bucket/prefix or memory://... Locally the project's data/."""
+    """URI under which everything is kept: file:///..., s3://bucket/prefix or memory://... Locally: data/."""
 
     tenant: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     """Whose data a run handles when its Params do not say; part of every key and every search filter."""

@@ -9,7 +9,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 def now() -> datetime:
@@ -60,7 +60,7 @@ class UsageEvent(Record):
 
 
 class IngestionCounts(BaseModel):
-    """How many documents a run saw and what became of them; `found` is always the sum of the next five."""
+    """How many documents a run saw and what became of them; `found` is the sum of the next six."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,16 +69,28 @@ class IngestionCounts(BaseModel):
     added: int
     changed: int
     empty: int
-    """Added or changed, without any text; kept in the ledger with no chunk."""
+    """New or changed, without any text; kept in the ledger with no chunk."""
     quarantined: int
-    """Could not be read; the reasons lie in the quarantine file."""
+    """Could not be read; the reasons lie in the quarantine file. What the index held of them stays."""
+    vanished: int
+    """Listed, but gone when it was to be read; the next run counts it as deleted."""
     deleted: int
     """In the ledger but no longer in the source; not part of `found`."""
+    skipped: int
+    """Files of kinds that are not read, or excluded by a pattern; not part of `found`."""
     chunks_written: int
     chunks_embedded: int
     """Less than chunks_written where a repeated task found its parts already there."""
     documents_total: int
+    """In the index after the run, of all sources."""
     chunks_total: int
+
+    @model_validator(mode="after")
+    def _nothing_is_lost(self) -> IngestionCounts:
+        parts = self.unchanged + self.added + self.changed + self.empty + self.quarantined + self.vanished
+        if self.found != parts:
+            raise ValueError(f"{self.found} documents were found, but {parts} are accounted for")
+        return self
 
 
 class IngestionManifest(Record):

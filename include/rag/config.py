@@ -1,0 +1,111 @@
+"""What one ingestion run shall do: its Params and the settings, resolved and checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from upath import UPath
+
+from include.config import Settings, load_settings
+from include.errors import UserError
+from include.models import embeddings
+from include.rag import stores
+from include.storage import location, run_key
+
+NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+DEMO_SOURCE = "demo"
+"""Stands for the documentation inside the installed Airflow packages, which prepare() turns into documents."""
+
+
+class IngestConfig(BaseModel):
+    """One run's instructions: plain values only, so that tasks can hand it on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: str
+    tenant: str = Field(pattern=NAME)
+    use_case: str = Field(pattern=NAME)
+    run_id: str
+    index: str = Field(pattern=NAME)
+    source: str
+    """URI of a folder or prefix."""
+    include: tuple[str, ...] = ()
+    """Shell patterns on the path below the source, `*` crossing folders; empty: every file that can be read."""
+    exclude: tuple[str, ...] = ()
+    embedder: str
+    store: str
+    chunk_tokens: int = Field(ge=16)
+    overlap_tokens: int = Field(ge=0)
+    documents_per_shard: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _values_fit_together(self) -> IngestConfig:
+        if self.overlap_tokens >= self.chunk_tokens:
+            raise ValueError(
+                f"overlap_tokens={self.overlap_tokens} must be smaller than chunk_tokens={self.chunk_tokens}"
+            )
+        limit = embeddings.get_embedder(self.embedder).limit_tokens
+        if self.chunk_tokens > limit:
+            raise ValueError(
+                f"chunk_tokens={self.chunk_tokens} is more than embedder {self.embedder!r} reads: at most {limit}"
+            )
+        return self
+
+    @property
+    def home(self) -> UPath:
+        """Where the index lies: its ledger, parts, runs, and the embedded store."""
+        return index_home(self.root, self.tenant, self.index)
+
+    @property
+    def run_home(self) -> UPath:
+        """Where this run keeps its plan, its results and its manifest."""
+        return self.home / "runs" / run_key(self.run_id)
+
+
+def index_home(root: str, tenant: str, index: str) -> UPath:
+    """Where an index of a tenant lies below a storage root."""
+    return location(root) / tenant / "rag" / index
+
+
+def resolve(params: Mapping[str, Any], run_id: str, settings: Settings | None = None) -> IngestConfig:
+    """The run's configuration from its Params; None takes the setting, then the target's own.
+
+    Raises UserError with one line that names the Param, its value and what is allowed.
+    """
+    settings = settings or load_settings()
+    known = {"tenant", "use_case", "index", "source", "include", "exclude", "embedder", "store"}
+    known |= {"chunk_tokens", "overlap_tokens", "documents_per_shard"}
+    values = {name: value for name, value in params.items() if name in known and value is not None}
+    values.setdefault("tenant", settings.tenant)
+    values.setdefault("use_case", settings.use_case)
+    values.setdefault("embedder", settings.embedder or embeddings.TARGET_DEFAULT[settings.target])
+    values.setdefault("store", settings.vector_store or stores.TARGET_DEFAULT[settings.target])
+    stores.check_name(values["store"])
+    embeddings.check_name(values["embedder"])
+    source = str(values.get("source") or DEMO_SOURCE)
+    values["source"] = demo_home(settings.root).as_uri() if source == DEMO_SOURCE else source_uri(source)
+    try:
+        return IngestConfig(root=settings.root, run_id=run_id, **values)
+    except ValidationError as error:
+        raise UserError("; ".join(_line(detail) for detail in error.errors())) from None
+
+
+def demo_home(root: str) -> UPath:
+    """Where the demo's documents lie."""
+    return location(root) / "demo" / "airflow-docs"
+
+
+def source_uri(source: str) -> str:
+    """A source as a URI without trailing slash; a local folder may be given as a path. UserError if it is not there."""
+    uri = source if "://" in source else Path(source).expanduser().absolute().as_uri()
+    if not location(uri).is_dir():
+        raise UserError(f"source {source!r} is not a folder that can be read; give a folder, file:/// or s3:// prefix")
+    return uri.rstrip("/")
+
+
+def _line(detail: Any) -> str:
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return message if not detail["loc"] else f"{detail['loc'][0]}={detail['input']!r}: {message}"

@@ -1,0 +1,100 @@
+"""search(): passages for a question, by full text and by meaning, fused by reciprocal rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from include.config import Settings, load_settings
+from include.errors import UserError
+from include.models import embeddings
+from include.models.embeddings import Embedder
+from include.models.metering import Caller, Meter
+from include.rag import stores
+from include.rag.config import index_home
+from include.rag.ledger import Ledger
+from include.rag.stores import Hit
+
+CANDIDATES = 100
+"""Passages asked of each side. Fusing only as many as are wanted loses good ones."""
+RRF_K = 60
+"""Reciprocal rank fusion's constant; Cormack, Clarke and Buettcher, SIGIR 2009."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passage:
+    """A chunk of a document, with where it comes from and why it was found."""
+
+    text: str
+    title: str
+    path: str
+    headings: tuple[str, ...]
+    locator: str | None
+    source: str
+    doc_id: str
+    id: str
+    score: float
+    """Sum of 1 / (60 + rank) over both sides; comparable within one answer only."""
+    rank_full_text: int | None
+    rank_dense: int | None
+
+
+def search(
+    question: str,
+    *,
+    index: str,
+    k: int = 5,
+    tenant: str | None = None,
+    filters: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
+) -> list[Passage]:
+    """The k best passages of an index for a question, best first.
+
+    A tenant sees its own index only; `filters` narrow further by equality on the fields of stores.FILTERS.
+    Raises UserError if the index does not exist or a filter is not known.
+    """
+    settings = settings or load_settings()
+    tenant = tenant or settings.tenant
+    if not question.strip() or k < 1:
+        raise UserError(f"a search needs a question and k >= 1; got {question!r} and k={k}")
+    home = index_home(settings.root, tenant, index)
+    if Ledger(home).pointer().version == 0:
+        raise UserError(f"tenant {tenant!r} has no index {index!r} below {settings.root}: run the DAG rag_ingestion")
+    embedder = _embedder(settings.embedder or embeddings.TARGET_DEFAULT[settings.target])
+    store = stores.open_store(settings.vector_store or stores.TARGET_DEFAULT[settings.target], home, embedder.dimension)
+    # Last, so that no filter of a caller can widen it.
+    where = {**(filters or {}), "tenant": tenant}
+    with Meter(root=settings.root, caller=Caller(tenant=tenant, use_case=settings.use_case)) as meter:
+        vector = embedder.embed([question])[0]
+        meter.record(kind="embedding", model=embedder.name, status="ok", tokens_in=embedder.count_tokens(question))
+    dense = store.dense(vector, CANDIDATES, where)
+    full_text = store.full_text(question, CANDIDATES, where)
+    return fuse(full_text, dense)[:k]
+
+
+def fuse(full_text: Iterable[Hit], dense: Iterable[Hit]) -> list[Passage]:
+    """Both sides' hits in one list by reciprocal rank fusion, best first; ties in the order of ids."""
+    ranks: dict[str, list[int | None]] = {}
+    rows = {}
+    for side, hits in enumerate((full_text, dense)):
+        for rank, hit in enumerate(hits, start=1):
+            rows[hit.id] = hit.row
+            ranks.setdefault(hit.id, [None, None])[side] = rank
+    scores = {key: sum(1 / (RRF_K + rank) for rank in pair if rank is not None) for key, pair in ranks.items()}
+    return [
+        Passage(
+            **{name: rows[key][name] for name in ("text", "title", "path", "locator", "source", "doc_id", "id")},
+            headings=tuple(rows[key]["headings"] or ()),
+            score=scores[key],
+            rank_full_text=ranks[key][0],
+            rank_dense=ranks[key][1],
+        )
+        for key in sorted(scores, key=lambda key: (-scores[key], key))
+    ]
+
+
+@lru_cache(maxsize=2)
+def _embedder(name: str) -> Embedder:
+    """Loading a model takes longer than a search; a process keeps the ones it used."""
+    return embeddings.get_embedder(name)

@@ -1,0 +1,94 @@
+"""Vector stores behind one small interface; a new store is one module and one line in STORES."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from include.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from upath import UPath
+
+FILTERS = ("tenant", "use_case", "source", "path", "doc_id", "locator", "title")
+"""The fields that a search may be narrowed by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hit:
+    """One passage that a store found; `row` holds every stored field but the vector."""
+
+    id: str
+    row: dict[str, Any]
+
+
+class Store(Protocol):
+    """One index of one tenant. Rows have the columns of chunk_schema(); `id` is unique."""
+
+    uri: str
+
+    def replace(self, doc_ids: Sequence[str], rows: pa.Table) -> None:
+        """Make `rows` the only chunks of these documents, in one step for a reader; safe to repeat."""
+
+    def delete(self, doc_ids: Sequence[str]) -> None:
+        """Remove every chunk of these documents; safe to repeat."""
+
+    def finish(self) -> None:
+        """Bring search indices up to date after a load."""
+
+    def chunks_by_document(self) -> dict[str, int]:
+        """How many chunks each document has."""
+
+    def dense(self, vector: np.ndarray[Any, Any], limit: int, filters: Mapping[str, str]) -> list[Hit]:
+        """The nearest chunks by cosine, best first."""
+
+    def full_text(self, query: str, limit: int, filters: Mapping[str, str]) -> list[Hit]:
+        """The best chunks by BM25, best first."""
+
+
+STORES = {"lancedb": "include.rag.stores.lance:LanceStore"}
+
+TARGET_DEFAULT = {"local": "lancedb", "aws": "lancedb"}
+"""Used where no setting or Param names one. LanceDB keeps its table on file:// and on s3:// alike."""
+
+
+def check_name(name: str) -> None:
+    """UserError naming the known stores, if this is none of them."""
+    if name not in STORES:
+        raise UserError(f"store {name!r} is not known; choose one of {', '.join(sorted(STORES))}")
+
+
+def open_store(name: str, home: UPath, dimension: int) -> Store:
+    """Open a store of an index, made on the first write.
+
+    Open it in the process that uses it: a connection does not survive a fork.
+    """
+    check_name(name)
+    module, _, kind = STORES[name].partition(":")
+    store: Store = getattr(import_module(module), kind)(home, dimension)
+    return store
+
+
+def chunk_schema(dimension: int) -> pa.Schema:
+    """The columns of a chunk. `id`, `text` and `vector` are the names that LangChain's stores read."""
+    import pyarrow as pa
+
+    text = [pa.field(name, pa.string()) for name in ("id", "doc_id", "tenant", "use_case", "source", "path")]
+    text += [pa.field(name, pa.string()) for name in ("title", "locator", "text")]
+    return pa.schema(
+        [
+            *text,
+            pa.field("headings", pa.list_(pa.string())),
+            pa.field("ordinal", pa.int32()),
+            pa.field("content_digest", pa.string()),
+            pa.field("chunker", pa.string()),
+            pa.field("embedder", pa.string()),
+            pa.field("run_id", pa.string()),
+            pa.field("ingested_at", pa.timestamp("us", tz="UTC")),
+            pa.field("vector", pa.list_(pa.float32(), dimension)),
+        ]
+    )

@@ -1,0 +1,118 @@
+"""LanceDB: an embedded store in plain files, on a disk or in a bucket. One writer at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import and_
+from typing import TYPE_CHECKING, Any
+
+from include.errors import UserError
+from include.rag.stores import FILTERS, Hit, chunk_schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from upath import UPath
+
+_TABLE = "chunks"
+
+
+class LanceStore:
+    """The chunks of one index in one LanceDB table."""
+
+    def __init__(self, home: UPath, dimension: int) -> None:
+        import lancedb
+
+        folder = home / "lancedb"
+        self.uri = str(folder)
+        self._schema = chunk_schema(dimension)
+        self._db = lancedb.connect(folder.path if folder.protocol in ("", "file") else self.uri)
+
+    def _table(self) -> Any | None:
+        if _TABLE not in self._db.list_tables().tables:
+            return None
+        table = self._db.open_table(_TABLE)
+        held = table.schema.field("vector").type
+        if held != self._schema.field("vector").type:
+            wanted = self._schema.field("vector").type.list_size
+            raise UserError(f"{self.uri} holds vectors of {held.list_size} dimensions, not {wanted}")
+        return table
+
+    def _made_table(self) -> Any:
+        from lancedb.index import FTS
+
+        table = self._table()
+        if table is None:
+            table = self._db.create_table(_TABLE, schema=self._schema)
+        if not table.list_indices():  # also when an earlier writer died between the two steps
+            table.create_index("text", config=FTS())
+        return table
+
+    def replace(self, doc_ids: Sequence[str], rows: pa.Table) -> None:
+        """Make `rows` the only chunks of these documents in one commit, so no reader sees a gap."""
+        from lancedb.expr import col
+
+        if len(set(rows["id"].to_pylist())) != rows.num_rows:
+            raise ValueError("rows hold an id twice, which LanceDB would insert twice")
+        (
+            self._made_table()
+            .merge_insert("id")
+            .when_matched_update_all()
+            .when_not_matched_insert_all()
+            .when_not_matched_by_source_delete(col("doc_id").isin(list(doc_ids)).to_sql())
+            .execute(rows.cast(self._schema))
+        )
+
+    def delete(self, doc_ids: Sequence[str]) -> None:
+        """Remove every chunk of these documents."""
+        from lancedb.expr import col
+
+        table = self._table()
+        if table is not None and doc_ids:
+            table.delete(col("doc_id").isin(list(doc_ids)).to_sql())
+
+    def finish(self) -> None:
+        """Fold new rows into the full-text index and compact."""
+        table = self._table()
+        if table is not None:
+            table.optimize()
+
+    def chunks_by_document(self) -> dict[str, int]:
+        """How many chunks each document has; reads one column."""
+        table = self._table()
+        counts: Counter[str] = Counter()
+        if table is not None:
+            for batch in table.search().select(["doc_id"]).to_batches():
+                counts.update(batch.column("doc_id").to_pylist())
+        return dict(counts)
+
+    def dense(self, vector: np.ndarray[Any, Any], limit: int, filters: Mapping[str, str]) -> list[Hit]:
+        """The nearest chunks by cosine: exact, no approximate index."""
+        table = self._table()
+        if table is None:
+            return []
+        query = table.search(vector, vector_column_name="vector").distance_type("cosine")
+        return self._hits(query, limit, filters)
+
+    def full_text(self, query: str, limit: int, filters: Mapping[str, str]) -> list[Hit]:
+        """The best chunks by BM25; the query is words, never a query language."""
+        from lancedb.query import MatchQuery
+
+        table = self._table()
+        if table is None:
+            return []
+        return self._hits(table.search(MatchQuery(query, "text"), query_type="fts"), limit, filters)
+
+    def _hits(self, query: Any, limit: int, filters: Mapping[str, str]) -> list[Hit]:
+        from lancedb.expr import col, lit
+
+        unknown = set(filters) - set(FILTERS)
+        if unknown:
+            raise UserError(f"filter {sorted(unknown)[0]!r} is not known; choose among {', '.join(FILTERS)}")
+        columns = [name for name in self._schema.names if name != "vector"]
+        if filters:
+            query = query.where(reduce(and_, (col(name).eq(lit(value)) for name, value in filters.items())))
+        rows = query.select(columns).limit(limit).to_list()
+        return [Hit(id=row["id"], row={name: row[name] for name in columns}) for row in rows]
