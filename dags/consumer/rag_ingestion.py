@@ -119,6 +119,58 @@ PARAMS = {
 }
 
 
+@task
+def prepare(*, params: dict | None = None, run_id: str | None = None) -> dict:
+    """Resolve and check the Params before any work; build the demo's documents if they are the source."""
+    from include.rag import pipeline
+
+    return pipeline.prepare(params, run_id)
+
+
+@task
+def plan(config: dict) -> list[str]:
+    """Compare the source with the ledger; the names of the shards to embed."""
+    from include.rag import pipeline
+
+    return pipeline.plan(config)
+
+
+@task(task_id="shard", map_index_template="{{ task.op_kwargs['shard'] }}")
+def embed(config: dict, shard: str, *, ti=None) -> dict:
+    """Read, chunk and embed one shard's documents; finished parts are found again."""
+    from include.rag import pipeline
+
+    return pipeline.embed(config, shard, task_id=f"{ti.task_id}[{ti.map_index}]", dag_id=ti.dag_id)
+
+
+@task(trigger_rule="none_failed")  # a run without anything to embed skips the shards
+def commit(config: dict) -> dict:
+    """Write the store, then the ledger."""
+    from include.rag import pipeline
+
+    return pipeline.commit(config)
+
+
+@task
+def check(config: dict) -> dict:
+    """Compare store and ledger, then write the run's manifest."""
+    from include.rag import pipeline
+
+    return pipeline.check(config)
+
+
+@task(outlets=[RAG_INDEX])
+def publish(config: dict, *, outlet_events=None) -> dict:
+    """Tell that the index is ready, unless this version of it was told before."""
+    from include.rag import pipeline
+
+    news = pipeline.publish(config)
+    if news is None:
+        raise AirflowSkipException("nothing changed, so there is nothing to tell")
+    outlet_events[RAG_INDEX].extra = news
+    return news
+
+
 @dag(
     schedule=None,
     catchup=False,
@@ -129,52 +181,6 @@ PARAMS = {
     doc_md=__doc__,
 )
 def rag_ingestion():
-    @task
-    def prepare(*, params: dict | None = None, run_id: str | None = None) -> dict:
-        """Resolve and check the Params before any work; build the demo's documents if they are the source."""
-        from include.rag import pipeline
-
-        return pipeline.prepare(params, run_id)
-
-    @task
-    def plan(config: dict) -> list[str]:
-        """Compare the source with the ledger; the names of the shards to embed."""
-        from include.rag import pipeline
-
-        return pipeline.plan(config)
-
-    @task(task_id="shard", map_index_template="{{ task.op_kwargs['shard'] }}")
-    def embed(config: dict, shard: str, *, ti=None) -> dict:
-        """Read, chunk and embed one shard's documents; finished parts are found again."""
-        from include.rag import pipeline
-
-        return pipeline.embed(config, shard, task_id=f"{ti.task_id}[{ti.map_index}]", dag_id=ti.dag_id)
-
-    @task(trigger_rule="none_failed")  # a run without anything to embed skips the shards
-    def commit(config: dict) -> dict:
-        """Write the store, then the ledger."""
-        from include.rag import pipeline
-
-        return pipeline.commit(config)
-
-    @task
-    def check(config: dict) -> dict:
-        """Compare store and ledger, then write the run's manifest."""
-        from include.rag import pipeline
-
-        return pipeline.check(config)
-
-    @task(outlets=[RAG_INDEX])
-    def publish(config: dict, *, outlet_events=None) -> dict:
-        """Tell that the index is ready, unless this version of it was told before."""
-        from include.rag import pipeline
-
-        news = pipeline.publish(config)
-        if news is None:
-            raise AirflowSkipException("nothing changed, so there is nothing to tell")
-        outlet_events[RAG_INDEX].extra = news
-        return news
-
     @task_group(group_id="source")
     def read_source():
         config = prepare()

@@ -23,8 +23,8 @@ class Answer:
 def chat(messages: list[tuple[str, str]], *, settings: Settings, meter: Meter) -> Answer:
     """Ask the configured model; `messages` are (role, text) pairs with the roles system, user, assistant.
 
-    Raises UserError if no model is configured, ConnectionError if the server cannot be reached or refuses. A failed call
-    is metered as well.
+    Raises UserError if no model is configured, ConnectionError if the server cannot be reached or refuses; a failed
+    call is metered as well.
     """
     import openai
     from langchain_openai import ChatOpenAI

@@ -108,7 +108,7 @@ class MiniLM:
 
 
 class Hashing:
-    """Words hashed into 256 buckets with signs: free, deterministic, no weights; for tests and benchmarks, not search."""
+    """Words hashed into 256 signed buckets: free, deterministic, no weights; for tests and benchmarks."""
 
     name = "hashing-1"
     dimension = 256

@@ -1,7 +1,7 @@
 """commit(), check() and publish(): the one writer of an index, the comparison with its ledger, and the news of it.
 
-The order makes every step safe to repeat: the store first, by ids that are digests; then the ledger's snapshot; then its
-pointer. A run that dies in between is repeated by its next attempt and comes to the same rows.
+The order makes every step safe to repeat: the store first, by ids that are digests; then the ledger's snapshot; then
+its pointer. A run that dies in between is repeated by its next attempt and comes to the same rows.
 """
 
 from __future__ import annotations
@@ -73,12 +73,14 @@ def commit(config: IngestConfig) -> dict[str, Any]:
     if not done and (work.stored or work.deleted):
         _write_store(config, work)
         entries = _apply(config, ledger.read(plan.expected_version), work)
-        version = plan.expected_version + 1
         pointer = Pointer(
-            version=version,
+            version=plan.expected_version + 1,
             run_id=config.run_id,
             base_version=plan.base_version,
             work_digest=work.work_digest,
+            store=config.store,
+            embedder=config.embedder,
+            embedder_version=get_embedder(config.embedder).name,
         )
         ledger.commit(entries, pointer, expected_version=plan.expected_version)
     log.info(
@@ -127,7 +129,7 @@ def news(config: IngestConfig) -> dict[str, Any] | None:
     path = config.run_home / "manifest.json"
     version = read_record(path, IngestionManifest).ledger_version
     told = config.home / "published.json"
-    last = read_json(told) if told.exists() else {"ledger_version": 0, "run_id": ""}
+    last: dict[str, Any] = read_json(told) if told.exists() else {"ledger_version": 0, "run_id": ""}
     if last["ledger_version"] >= version and last["run_id"] != config.run_id:
         return None
     write_json(told, {"ledger_version": version, "run_id": config.run_id})

@@ -42,6 +42,10 @@ class Pointer:
     """The version that this run began with; a repeated task of the same run compares with that one."""
     work_digest: str = ""
     """What was committed; the same digest by the same run means that it was committed already."""
+    store: str = ""
+    embedder: str = ""
+    embedder_version: str = ""
+    """What built the index, so that a search opens it the same way and no other model's vectors join."""
 
 
 class Ledger:

@@ -12,7 +12,7 @@ from upath import UPath
 from include.errors import UserError
 from include.models.embeddings import get_embedder
 from include.rag.config import IngestConfig
-from include.rag.ledger import Entry, Ledger
+from include.rag.ledger import Entry, Ledger, Pointer
 from include.rag.source import list_source
 from include.rag.split import Chunker
 from include.storage import digest, file_digest, location, read_json, read_jsonl, write_json, write_jsonl
@@ -73,7 +73,7 @@ def make_plan(config: IngestConfig) -> Plan:
         aside = ", ".join(f"{count} {suffix}" for suffix, count in sorted(listing.skipped.items()))
         raise UserError(f"source {config.source} holds no document that can be read; left aside: {aside or 'nothing'}")
     before, now = ledger.read(base), ledger.read(pointer.version)
-    _refuse_another_embedder(config, now)
+    _refuse_to_mix(config, pointer)
     known, current = _of_source(before, config.source), _of_source(now, config.source)
     due, present = _compare(config, [file.path for file in listing.files], known)
     gone = sorted((known.keys() | current.keys()) - present)
@@ -133,16 +133,16 @@ def _compare(config: IngestConfig, paths: list[str], known: dict[str, Entry]) ->
     return due, present
 
 
-def _refuse_another_embedder(config: IngestConfig, entries: dict[str, Entry]) -> None:
-    """Vectors of two models cannot be compared, so they never share an index."""
-    name = get_embedder(config.embedder).name
-    for entry in entries.values():
-        held = entry.pipeline.rpartition("+")[2]
-        if held != name:
-            raise UserError(
-                f"index {config.index!r} holds vectors of {held}, embedder={config.embedder!r} makes {name}: "
-                "take another index name, or the embedder that built it"
-            )
+def _refuse_to_mix(config: IngestConfig, pointer: Pointer) -> None:
+    """Vectors of two models cannot be compared and a ledger describes one store, so neither changes under an index."""
+    if pointer.version == 0:
+        return
+    version = get_embedder(config.embedder).name
+    if (config.store, version) != (pointer.store, pointer.embedder_version):
+        raise UserError(
+            f"index {config.index!r} was built with store={pointer.store!r} and embedder {pointer.embedder_version}, "
+            f"not with store={config.store!r} and embedder {version}: take those, or another index name"
+        )
 
 
 def _write_shards(config: IngestConfig, due: list[Due]) -> tuple[str, ...]:

@@ -59,10 +59,11 @@ def search(
     if not question.strip() or k < 1:
         raise UserError(f"a search needs a question and k >= 1; got {question!r} and k={k}")
     home = index_home(settings.root, tenant, index)
-    if Ledger(home).pointer().version == 0:
+    built = Ledger(home).pointer()
+    if built.version == 0:
         raise UserError(f"tenant {tenant!r} has no index {index!r} below {settings.root}: run the DAG rag_ingestion")
-    embedder = _embedder(settings.embedder or embeddings.TARGET_DEFAULT[settings.target])
-    store = stores.open_store(settings.vector_store or stores.TARGET_DEFAULT[settings.target], home, embedder.dimension)
+    embedder = _embedder(built.embedder)
+    store = stores.open_store(built.store, home, embedder.dimension)
     # Last, so that no filter of a caller can widen it.
     where = {**(filters or {}), "tenant": tenant}
     with Meter(root=settings.root, caller=Caller(tenant=tenant, use_case=settings.use_case)) as meter:

@@ -94,7 +94,7 @@ class LanceStore:
         if table is None:
             return []
         query = table.search(vector, vector_column_name="vector").distance_type("cosine")
-        return self._hits(query, limit, filters)
+        return self._hits(query, limit, filters, "_distance")
 
     def full_text(self, query: str, limit: int, filters: Mapping[str, str]) -> list[Hit]:
         """The best chunks by BM25; the query is words, never a query language."""
@@ -103,9 +103,9 @@ class LanceStore:
         table = self._table()
         if table is None:
             return []
-        return self._hits(table.search(MatchQuery(query, "text"), query_type="fts"), limit, filters)
+        return self._hits(table.search(MatchQuery(query, "text"), query_type="fts"), limit, filters, "_score")
 
-    def _hits(self, query: Any, limit: int, filters: Mapping[str, str]) -> list[Hit]:
+    def _hits(self, query: Any, limit: int, filters: Mapping[str, str], rank_by: str) -> list[Hit]:
         from lancedb.expr import col, lit
 
         unknown = set(filters) - set(FILTERS)
@@ -114,5 +114,5 @@ class LanceStore:
         columns = [name for name in self._schema.names if name != "vector"]
         if filters:
             query = query.where(reduce(and_, (col(name).eq(lit(value)) for name, value in filters.items())))
-        rows = query.select(columns).limit(limit).to_list()
+        rows = query.select([*columns, rank_by]).limit(limit).to_list()
         return [Hit(id=row["id"], row={name: row[name] for name in columns}) for row in rows]
