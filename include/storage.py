@@ -32,10 +32,14 @@ def location(uri: str) -> UPath:
     if "://" not in uri:
         raise UserError(f"location {uri!r} is not a URI: write file:///..., s3://BUCKET/... or memory://...")
     if uri.startswith("s3://"):
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         # No listing cache: other processes write beside us, and a cached listing hides what they wrote.
-        return UPath(uri, endpoint_url=endpoint, use_listings_cache=False)
+        return UPath(uri, endpoint_url=s3_endpoint(), use_listings_cache=False)
     return UPath(uri)
+
+
+def s3_endpoint() -> str | None:
+    """The S3 service to use where it is not AWS's own, from the variables that boto3 reads."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 def write_bytes(path: UPath, data: bytes) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.errors import UserError
 from include.rag.stores import FILTERS, Hit, chunk_schema
+from include.storage import s3_endpoint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,12 @@ class LanceStore:
         folder = home / "lancedb"
         self.uri = str(folder)
         self._schema = chunk_schema(dimension)
-        self._db = lancedb.connect(folder.path if folder.protocol in ("", "file") else self.uri)
+        if folder.protocol == "s3":
+            self._db = lancedb.connect(self.uri, storage_options=_s3_options())
+        elif folder.protocol in ("", "file"):
+            self._db = lancedb.connect(folder.path)
+        else:
+            raise UserError(f"store 'lancedb' keeps its files on file:// or s3://, not on {folder.protocol}://")
 
     def _table(self) -> Any | None:
         if _TABLE not in self._db.list_tables().tables:
@@ -116,3 +122,11 @@ class LanceStore:
             query = query.where(reduce(and_, (col(name).eq(lit(value)) for name, value in filters.items())))
         rows = query.select([*columns, rank_by]).limit(limit).to_list()
         return [Hit(id=row["id"], row={name: row[name] for name in columns}) for row in rows]
+
+
+def _s3_options() -> dict[str, str]:
+    """LanceDB reads credentials and region from the environment itself, but not an endpoint without TLS."""
+    endpoint = s3_endpoint()
+    if endpoint is None:
+        return {}
+    return {"aws_endpoint": endpoint, "allow_http": str(endpoint.startswith("http://")).lower()}

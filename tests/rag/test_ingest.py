@@ -1,0 +1,342 @@
+"""An ingestion from end to end without Airflow: what changes, what does not, and what a crash may cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include import storage
+from include.contracts import IngestionCounts
+from include.errors import DriftError, StateMovedError, UserError
+from include.models.embeddings import Hashing
+from include.rag import embed, pipeline
+from include.rag.config import index_home
+from include.rag.plan import MAX_SHARDS, make_plan
+from include.rag.stores import open_store
+from tests.rag.ingestion import Ingestion, config_of, write_corpus
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture
+def ingestion(root: str, corpus: Path) -> Ingestion:
+    return Ingestion(root, str(corpus))
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every text that was embedded."""
+    texts: list[str] = []
+    original = Hashing.embed
+
+    def spy(self: Hashing, batch: list[str]) -> Any:
+        texts.extend(batch)
+        return original(self, batch)
+
+    monkeypatch.setattr(Hashing, "embed", spy)
+    yield texts
+
+
+def store_files(root: str) -> set[str]:
+    home = index_home(root, "default", "test")
+    return {str(path) for path in (home / "lancedb").rglob("*")} | {str(p) for p in (home / "ledger").rglob("*")}
+
+
+def test_a_cold_run_indexes_every_document(ingestion: Ingestion, corpus: Path) -> None:
+    counts = ingestion.run("run-1")
+    assert (counts["found"], counts["added"], counts["documents_total"]) == (8, 8, 8)
+    assert counts["chunks_written"] == counts["chunks_embedded"] == counts["chunks_total"] == len(ingestion.rows())
+    assert set(ingestion.ledger()) == {path.name for path in corpus.iterdir()}
+    manifest = json.loads(storage.location(counts["manifest_uri"]).read_text())
+    assert manifest["counts"]["chunks_total"] == counts["chunks_total"]
+
+
+def test_an_unchanged_source_costs_no_embedding_and_no_write(
+    ingestion: Ingestion, root: str, embedded: list[str]
+) -> None:
+    ingestion.run("run-1")
+    embedded.clear()
+    files = store_files(root)
+    counts = ingestion.run("run-2")
+    assert embedded == []
+    assert store_files(root) == files
+    assert (counts["unchanged"], counts["chunks_written"], counts["chunks_embedded"]) == (8, 0, 0)
+
+
+def test_one_changed_one_added_one_deleted_are_exactly_those(
+    ingestion: Ingestion, corpus: Path, embedded: list[str]
+) -> None:
+    ingestion.run("run-1")
+    before = {row["id"]: row for row in ingestion.rows()}
+    embedded.clear()
+    (corpus / "002.txt").write_text("an altogether different text")
+    (corpus / "new.md").write_text("# New\n\nfresh words")
+    (corpus / "001.html").unlink()
+    counts = ingestion.run("run-2")
+    assert {n: counts[n] for n in ("added", "changed", "deleted", "unchanged")} == {
+        "added": 1, "changed": 1, "deleted": 1, "unchanged": 6,
+    }  # fmt: skip
+    assert len(embedded) == 2
+    after = {row["id"]: row for row in ingestion.rows()}
+    assert {row["path"] for key, row in after.items() if key not in before} == {"002.txt", "new.md"}
+    assert {row["path"] for key, row in before.items() if key not in after} == {"002.txt", "001.html"}
+
+
+def test_another_chunker_embeds_everything_again_and_leaves_no_old_chunk(ingestion: Ingestion) -> None:
+    ingestion.run("run-1")
+    ingestion.params["chunk_tokens"] = 48
+    counts = ingestion.run("run-2")
+    assert counts["changed"] == 8
+    assert {row["chunker"] for row in ingestion.rows()} == {"recursive-1/48/4"}
+
+
+def test_what_cannot_be_read_is_quarantined_with_its_reason_and_the_run_goes_on(
+    ingestion: Ingestion, corpus: Path
+) -> None:
+    (corpus / "binary.txt").write_bytes(b"abc\x00def")
+    (corpus / "broken.jsonl").write_text('{"text": "good"}\n{"text": \n')
+    (corpus / "empty.md").write_text("")
+    (corpus / "picture.png").write_bytes(b"\x89PNG")
+    counts = ingestion.run("run-1")
+    assert (counts["added"], counts["empty"], counts["quarantined"], counts["skipped"]) == (8, 1, 2, 1)
+    run_home = storage.location(counts["manifest_uri"]).parent
+    reasons = {row["path"]: row["reason"] for row in storage.read_jsonl(run_home / "quarantine.jsonl")}
+    assert "binary" in reasons["binary.txt"]
+    assert "line 2" in reasons["broken.jsonl"]
+
+
+def test_a_document_that_turns_bad_keeps_its_last_good_chunks(ingestion: Ingestion, corpus: Path) -> None:
+    ingestion.run("run-1")
+    before = ingestion.rows()
+    (corpus / "002.txt").write_bytes(b"\xff\xfe broken \x00")
+    counts = ingestion.run("run-2")
+    assert counts["quarantined"] == 1
+    assert ingestion.rows() == before
+
+
+def test_a_document_deleted_between_plan_and_read_is_counted_and_gone_after_the_next_run(
+    ingestion: Ingestion, corpus: Path
+) -> None:
+    config = ingestion.prepare("run-1")
+    shards = pipeline.plan(config)
+    (corpus / "000.md").unlink()
+    ingestion.embed(config, shards)
+    pipeline.commit(config)
+    assert pipeline.check(config)["vanished"] == 1
+    assert ingestion.run("run-2")["unchanged"] == 7
+
+
+def test_a_document_changed_between_plan_and_read_is_indexed_as_it_was_read(ingestion: Ingestion, corpus: Path) -> None:
+    config = ingestion.prepare("run-1")
+    shards = pipeline.plan(config)
+    (corpus / "002.txt").write_text("changed while the run was on")
+    ingestion.embed(config, shards)
+    pipeline.commit(config)
+    pipeline.check(config)
+    assert ingestion.run("run-2")["unchanged"] == 8
+
+
+@pytest.mark.parametrize("step", ["plan", "embed", "commit", "check"])
+def test_any_step_run_again_comes_to_the_same_index(ingestion: Ingestion, step: str, embedded: list[str]) -> None:
+    ingestion.run("run-1")
+    rows, ledger = ingestion.rows(), ingestion.ledger()
+    embedded.clear()
+    config = ingestion.prepare("run-1")
+    steps = ["plan", "embed", "commit", "check"]
+    for name in steps[steps.index(step) :]:
+        if name == "plan":
+            assert len(pipeline.plan(config)) == 3
+        elif name == "embed":
+            ingestion.embed(config, ["shard-0000", "shard-0001", "shard-0002"])
+        elif name == "commit":
+            assert pipeline.commit(config)["version"] == 1
+        else:
+            counts = pipeline.check(config)
+            assert (counts["added"], counts["documents_total"]) == (8, 8)
+    assert (ingestion.rows(), ingestion.ledger()) == (rows, ledger)
+    assert embedded == []
+
+
+class Crash(BaseException):
+    """A process that dies: nothing may catch it."""
+
+
+def test_a_crash_at_any_write_is_repaired_by_running_again(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(name: str) -> Ingestion:
+        uri = (tmp_path / name).as_uri()
+        monkeypatch.setenv("FMOPS_STORAGE_ROOT", uri)
+        return Ingestion(uri, str(corpus))
+
+    monkeypatch.setattr(embed, "DOCUMENTS_PER_PART", 2)
+    undisturbed = at("undisturbed")
+    undisturbed.run("run-1")
+    original = storage.os.replace
+    crash_at, survived = 0, False
+    while not survived:
+        ingestion = at(f"crash-{crash_at}")
+        writes = iter(range(10_000))
+
+        def replace(old: str, new: str, writes: Iterator[int] = writes, last: int = crash_at) -> None:
+            if next(writes) == last:
+                raise Crash
+            original(old, new)
+
+        monkeypatch.setattr(storage.os, "replace", replace)
+        try:
+            ingestion.run("run-1")
+            survived = True
+        except Crash:
+            monkeypatch.setattr(storage.os, "replace", original)
+            ingestion.run("run-1")
+        assert ingestion.rows() == undisturbed.rows()
+        assert ingestion.ledger() == undisturbed.ledger()
+        crash_at += 1
+    assert crash_at > 15
+
+
+def test_a_commit_refuses_if_another_run_came_between(ingestion: Ingestion, corpus: Path) -> None:
+    early = ingestion.prepare("run-early")
+    shards = pipeline.plan(early)
+    (corpus / "late.txt").write_text("late")
+    ingestion.run("run-late")
+    ingestion.embed(early, shards)
+    with pytest.raises(StateMovedError, match="from version 0 to 1; clear the plan task"):
+        pipeline.commit(early)
+    assert "late.txt" in ingestion.ledger()
+
+
+def test_drift_between_store_and_ledger_fails_the_check_and_names_the_document(ingestion: Ingestion, root: str) -> None:
+    ingestion.run("run-1")
+    store = open_store("lancedb", index_home(root, "default", "test"), 256)
+    lost = ingestion.rows()[0]
+    store.delete([lost["doc_id"]])
+    with pytest.raises(DriftError, match=rf"1 documents differ .* {lost['path']}: ledger \d+, store 0"):
+        ingestion.run("run-2")
+
+
+def test_the_news_is_told_once_for_each_version(ingestion: Ingestion, corpus: Path) -> None:
+    counts = ingestion.run("run-1")
+    first = ingestion.prepare("run-1")
+    news = pipeline.publish(first)
+    assert news is not None
+    assert news["manifest_uri"] == counts["manifest_uri"]
+    assert pipeline.publish(first) == news, "a repeated task tells the same"
+    ingestion.run("run-2")
+    assert pipeline.publish(ingestion.prepare("run-2")) is None
+    (corpus / "new.txt").write_text("new")
+    ingestion.run("run-3")
+    told = pipeline.publish(ingestion.prepare("run-3"))
+    assert told is not None
+    assert told["ledger_version"] == 2
+
+
+def test_two_sources_share_an_index_and_delete_only_their_own(ingestion: Ingestion, root: str, tmp_path: Path) -> None:
+    ingestion.run("run-1")
+    other = tmp_path / "other"
+    write_corpus(other, 2)
+    counts = Ingestion(root, str(other)).run("run-2")
+    assert (counts["added"], counts["deleted"], counts["documents_total"]) == (2, 0, 10)
+    (other / "000.md").unlink()
+    assert Ingestion(root, str(other)).run("run-3")["documents_total"] == 9
+
+
+def test_all_of_it_runs_on_s3(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMOPS_TARGET", "aws")
+    monkeypatch.setenv("FMOPS_STORAGE_ROOT", s3_root)
+    source = storage.location(s3_root) / "incoming"
+    for n in range(4):
+        storage.write_bytes(source / "deep" / f"{n}.md", f"# Doc {n}\n\nwords of document {n}".encode())
+    ingestion = Ingestion(s3_root, str(source))
+    assert ingestion.run("run-1")["added"] == 4
+    (source / "deep" / "1.md").unlink()
+    counts = ingestion.run("run-2")
+    assert (counts["deleted"], counts["unchanged"], counts["documents_total"]) == (1, 3, 3)
+    assert {row["path"] for row in ingestion.rows()} == {"deep/0.md", "deep/2.md", "deep/3.md"}
+
+
+def test_every_embedded_part_is_metered(ingestion: Ingestion, root: str) -> None:
+    counts = ingestion.run("run-1")
+    files = list((storage.location(root) / "default" / "usage").rglob("*.jsonl"))
+    events = [event for file in files for event in storage.read_jsonl(file)]
+    assert len(files) == 3, "one object for each task"
+    assert {event["run_id"] for event in events} == {"run-1"}
+    assert {event["model"] for event in events} == {"hashing-1"}
+    assert sum(event["tokens_in"] for event in events) > counts["chunks_embedded"]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"source": "/does/not/exist"}, "source '/does/not/exist' is not a folder"),
+        ({"store": "pinecone"}, "store 'pinecone' is not known; choose one of lancedb"),
+        ({"embedder": "ada"}, "embedder 'ada' is not known; choose one of hashing, minilm"),
+        ({"overlap_tokens": 32}, "overlap_tokens=32 must be smaller than chunk_tokens=32"),
+        ({"embedder": "minilm", "chunk_tokens": 300}, "chunk_tokens=300 is more than embedder 'minilm' reads"),
+        ({"chunk_tokens": 3}, "chunk_tokens=3"),
+        ({"index": "No Good"}, "index='No Good'"),
+        ({"tenant": "../other"}, "tenant='../other'"),
+    ],
+)
+def test_a_wrong_param_is_one_line_before_any_work(
+    ingestion: Ingestion, root: str, params: dict[str, Any], message: str
+) -> None:
+    ingestion.params |= params
+    with pytest.raises(UserError) as error:
+        ingestion.prepare("run-1")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not storage.location(root).exists()
+
+
+def test_a_source_without_documents_is_refused_so_that_nothing_is_deleted(ingestion: Ingestion, corpus: Path) -> None:
+    ingestion.run("run-1")
+    before = ingestion.rows()
+    for path in corpus.iterdir():
+        path.unlink()
+    (corpus / "only.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"holds no document that can be read; left aside: 1 \.png"):
+        ingestion.run("run-2")
+    assert ingestion.rows() == before
+
+
+def test_another_embedder_may_not_join_an_index(ingestion: Ingestion) -> None:
+    ingestion.run("run-1")
+    ingestion.params["embedder"] = "minilm"
+    with pytest.raises(UserError, match="was built with store='lancedb' and embedder hashing-1"):
+        pipeline.plan(ingestion.prepare("run-2"))
+
+
+def test_patterns_choose_and_leave_out(ingestion: Ingestion, corpus: Path) -> None:
+    (corpus / "guides").mkdir()
+    (corpus / "guides" / "a.md").write_text("# A\n\ntext")
+    (corpus / "guides" / "draft.md").write_text("# Draft\n\ntext")
+    ingestion.params |= {"include": ["guides/*.md"], "exclude": ["*draft*"]}
+    counts = ingestion.run("run-1")
+    assert (counts["found"], counts["skipped"]) == (1, 9)
+    assert set(ingestion.ledger()) == {"guides/a.md"}
+
+
+def test_the_names_of_the_shards_fit_an_xcom_however_many_documents(ingestion: Ingestion, corpus: Path) -> None:
+    write_corpus(corpus, MAX_SHARDS + 50)
+    ingestion.params["documents_per_shard"] = 1
+    plan = make_plan(config_of(ingestion.prepare("run-1")))
+    assert len(plan.shards) <= MAX_SHARDS
+    assert len(json.dumps(plan.shards)) < 4096
+
+
+def test_counts_that_lose_a_document_are_refused() -> None:
+    whole = dict.fromkeys(IngestionCounts.model_fields, 0)
+    assert IngestionCounts(**{**whole, "found": 2, "added": 1, "quarantined": 1}).found == 2
+    with pytest.raises(ValueError, match="3 documents were found, but 1 are accounted for"):
+        IngestionCounts(**{**whole, "found": 3, "added": 1})
