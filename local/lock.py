@@ -29,6 +29,7 @@ def constraints_for_mwaa_python(text: str) -> str:
 def compile_lock(requirements: list[str], output: str, *extra: str) -> None:
     """Run uv's resolver for all supported Pythons and platforms; raises CalledProcessError with uv's own words."""
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", OLDEST_PYTHON]
+    command += ["--python", sys.executable]  # else uv looks through every interpreter on PATH
     command += ["--no-emit-index-url", "--custom-compile-command", "make lock", *extra]
     subprocess.run([*command, "--output-file", output, *requirements], cwd=PROJECT, check=True)  # noqa: S607
 

@@ -1,0 +1,108 @@
+"""include/ imports without Airflow, and its imports point one way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from import_graph import wrong_arrows
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+WITHOUT_AIRFLOW = """
+import importlib, json, sys, traceback
+from importlib.abc import MetaPathFinder
+
+class NoAirflow(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "airflow":
+            raise ModuleNotFoundError(f"{name} is blocked")
+
+sys.meta_path.insert(0, NoAirflow())
+root, *modules = sys.argv[1:]
+sys.path.append(root)
+errors = {}
+for name in modules:
+    try:
+        importlib.import_module(name)
+    except Exception:
+        errors[name] = traceback.format_exc(limit=-2)
+print(json.dumps(errors))
+"""
+
+
+def import_without_airflow(root: Path) -> dict[str, str]:
+    """Import all of root/include but the operator where Airflow cannot be imported; module -> traceback."""
+    files = sorted((root / "include").rglob("*.py"))
+    names = [".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__") for file in files]
+    names = [name for name in names if name != "include.jobs.operator"]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", WITHOUT_AIRFLOW, root, *names], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def plant(root: Path, **files: str) -> Path:
+    """An include/ of one-line modules; `rag__ask="..."` becomes include/rag/ask.py."""
+    for name, text in files.items():
+        file = root.joinpath("include", *name.split("__")).with_suffix(".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n")
+    return root / "include"
+
+
+def test_include_needs_no_airflow() -> None:
+    assert import_without_airflow(PROJECT) == {}
+
+
+def test_a_module_that_needs_airflow_is_caught(tmp_path: Path) -> None:
+    plant(
+        tmp_path,
+        config="",
+        rag__ask="from airflow.sdk import Variable",
+        rag__late="def f():\n    import airflow.sdk",
+        jobs__operator="import airflow.sdk",
+    )
+    found = import_without_airflow(tmp_path)
+    assert list(found) == ["include.rag.ask"]
+    assert "airflow is blocked" in found["include.rag.ask"]
+
+
+def test_arrows_point_one_way() -> None:
+    assert wrong_arrows(PROJECT / "include") == []
+
+
+def test_wrong_arrows_are_caught(tmp_path: Path) -> None:
+    include = plant(
+        tmp_path,
+        storage="def late():\n    from include.models import chat",
+        models__chat="from include import storage",
+        rag__ask="from include.models.chat import ask\nfrom . import load",
+        rag__load="from include.storage import location\nfrom ..evaluation import judge",
+        evaluation__judge="import include.contracts, dags.consumer",
+        contracts="",
+        novelty="",
+    )
+    assert wrong_arrows(include) == [
+        "include/novelty has no level; give it one in import_graph.py",
+        "include/evaluation/judge.py:1: include/evaluation imports dags/",
+        "include/rag/load.py:2: the domain rag imports the domain evaluation; what both need moves down",
+        "include/storage.py:2: storage imports models, which lies above it",
+        "circle: models -> storage -> models",
+    ]
+
+
+def test_right_arrows_pass(tmp_path: Path) -> None:
+    include = plant(
+        tmp_path,
+        storage="from include.errors import UserError",
+        errors="",
+        models__chat="from include.storage import location",
+        rag__ask="from include.models import chat",
+        dag_defaults="from include.callbacks import log_failure",
+        callbacks="",
+    )
+    assert wrong_arrows(include) == []
