@@ -48,7 +48,7 @@ class MiniLM:
     name = "all-minilm-l6-v2-int8-1"
     dimension = 384
     limit_tokens = 254  # the model was trained on 256 with its two special tokens
-    _BATCH = 32
+    batch = 32
 
     def __init__(self, threads: int = 1) -> None:
         # Pinned: by default every process starts a thread per core, and mapped tasks would fight over the cores.
@@ -84,8 +84,8 @@ class MiniLM:
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         encoded = [e.ids for e in self._tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
-        for start in range(0, len(order), self._BATCH):
-            rows = order[start : start + self._BATCH]
+        for start in range(0, len(order), self.batch):
+            rows = order[start : start + self.batch]
             vectors[rows] = self._embed_batch([_cut(encoded[i], self.limit_tokens + 2) for i in rows])
         return vectors
 
