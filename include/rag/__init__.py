@@ -1,0 +1,1 @@
+"""Retrieval-augmented generation: documents become sections, chunks, vectors and, last, answers with their sources."""
