@@ -1,8 +1,8 @@
 """Resolve the requirements anew into the two locks: `make lock`.
 
 `constraints.txt` is universal: one file for Python 3.11 to 3.13 and every platform, by markers. On Python 3.12 it holds
-what Amazon MWAA's own constraints hold, so what runs here runs there. `constraints-jobs.txt` locks the jobs environment,
-which cannot share one with Airflow (see requirements-jobs.txt).
+what Amazon MWAA's own constraints hold, so what runs here runs there. `constraints-jobs.txt` locks the jobs
+environment, which cannot share one with Airflow (see requirements-jobs.txt).
 """
 
 from __future__ import annotations
