@@ -1,0 +1,74 @@
+# `make help` lists the verbs. Needs GNU make 3.81 or newer and a python3; everything else is made by `make setup`.
+
+SHELL := /bin/sh
+VENV := $(or $(FMOPS_VENV),.venv)
+PY = "$(VENV)/bin/python"
+
+# What the user writes reaches the programs through the environment, letter by letter: nothing of it is expanded by
+# make or read by the shell, so quotes, $ and backticks mean themselves.
+define verbatim
+override $(1) := $$(value $(1))
+export $(1)
+endef
+$(foreach name,DAG CONF FROM Q INDEX CORPUS YES,$(eval $(call verbatim,$(name))))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down dag ingest ask test test-slow test-compose lint bench lock reset
+
+help:  ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' Makefile
+
+setup:  ## make the environment (at once if it stands); PYTHON=... names the Python, FMOPS_VENV=... the folder
+	@for python in "$$PYTHON" python3 python3.12 python3.13 python3.11; do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then \
+	    exec "$$python" -m local.setup_environment; \
+	  fi; \
+	done; \
+	echo 'setup: no Python found: install Python 3.12 (3.11 and 3.13 work too), or set PYTHON=/path/to/python3.12' >&2; \
+	exit 1
+
+demo: setup  ## run the ingestion DAG on real documents and print what came out; CORPUS=full for all of them
+	@$(PY) -m local demo
+
+up: setup  ## run Airflow with its UI until Ctrl-C; FMOPS_PORT=... moves it from 8080
+	@$(PY) -m local up
+
+down: setup  ## end the Airflow that runs
+	@$(PY) -m local down
+
+dag: setup  ## run one DAG to its end: make dag DAG=rag_ingestion [CONF='{"key": 1}']
+	@$(PY) -m local dag --conf="$$CONF" -- "$$DAG"
+
+ingest: setup  ## ingest a folder of yours: make ingest FROM=~/notes [INDEX=my-docs]
+	@$(PY) -m local ingest --from="$$FROM" --index="$$INDEX"
+
+ask: setup  ## ask an index: make ask Q="how do I retry a task?" [INDEX=docs]
+	@$(PY) -m include.rag.ask --index="$${INDEX:-docs}" -- "$$Q"
+
+test: setup  ## run the tests that CI runs
+	@$(PY) -m pytest -m "not slow and not compose"; status=$$?; \
+	echo 'not run: long runs and kill walks (make test-slow), containers (make test-compose)'; exit $$status
+
+test-slow: setup  ## run the long tests
+	@$(PY) -m pytest -m "slow and not compose"; status=$$?; \
+	echo 'not run: the usual tests (make test), containers (make test-compose)'; exit $$status
+
+test-compose: setup  ## run the tests that need Docker
+	@$(PY) -m pytest -m compose; status=$$?; \
+	echo 'not run: the usual tests (make test), long runs and kill walks (make test-slow)'; exit $$status
+
+lint: setup  ## check style and types
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@$(PY) -m mypy
+
+bench: setup  ## measure
+	@$(PY) -m benchmarks
+
+# Not after `setup`: that would install by the lock which is to be replaced.
+lock:  ## resolve the requirements anew into the locks
+	@test -x "$(VENV)/bin/uv" || $(MAKE) setup
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m local.lock
+
+reset: setup  ## delete Airflow's home and the data; YES=1 does not ask
+	@$(PY) -m local reset

@@ -1,0 +1,235 @@
+"""Make the project's virtual environment (`make setup`; every verb of the Makefile sees to it first).
+
+Runs as `python3 -m local.setup_environment` under any Python from 3.8 on, with the standard library only. A stamp
+file inside the environment holds the digest of all that it was made from: while that holds, a call ends at once and
+touches no network.
+"""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from local.pythons import Python, SetupError, find_python
+
+PROJECT = Path(__file__).resolve().parent.parent
+UV = "uv==0.13.9"
+
+DOWNLOAD_MB = 470
+"""All wheels for Linux x86_64 and Python 3.12, and uv: the sizes that `uv pip compile --format pylock.toml` lists,
+summed over one wheel per package. No torch is among them."""
+
+NEEDED_GB = 3.0
+"""The environment takes 1.3 GB; the rest is room to unpack, and for uv's cache on the same disk."""
+
+REQUIREMENTS = (
+    "requirements.txt",
+    "requirements-local.txt",
+    "requirements-local-nodeps.txt",
+    "constraints.txt",
+    "pyproject.toml",
+)
+
+STAMP = ".fmops-stamp"
+"""Lies in an environment that we made, from its first moment on; empty until the environment is whole."""
+
+# uv's variable; others that make it needless; pip's variables; pip's option; what separates several values for uv.
+INDEX_VARIABLES: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str, str | None], ...] = (
+    ("UV_DEFAULT_INDEX", ("UV_INDEX_URL",), ("PIP_INDEX_URL",), "index-url", None),
+    ("UV_INDEX", ("UV_EXTRA_INDEX_URL",), ("PIP_EXTRA_INDEX_URL",), "extra-index-url", " "),
+    ("UV_FIND_LINKS", (), ("PIP_FIND_LINKS",), "find-links", ","),
+    ("UV_INSECURE_HOST", (), ("PIP_TRUSTED_HOST",), "trusted-host", " "),
+    ("SSL_CERT_FILE", (), ("PIP_CERT", "REQUESTS_CA_BUNDLE"), "cert", None),
+    ("ALL_PROXY", ("all_proxy", "HTTPS_PROXY", "https_proxy"), ("PIP_PROXY",), "proxy", None),
+)
+
+
+def pip_settings(listing: str) -> dict[str, str]:
+    """What pip's configuration files say, from `pip config list`; section install wins over global."""
+    found = {}
+    for section in ("global.", "install."):
+        for line in listing.splitlines():
+            name, separator, value = line.partition("=")
+            if separator and name.startswith(section):
+                found[name[len(section) :]] = str(ast.literal_eval(value))
+    return found
+
+
+def uv_environment(environ: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment for uv: all as it is, and pip's index settings where uv's own are absent."""
+    result = dict(environ)
+    for target, others, sources, option, separator in INDEX_VARIABLES:
+        if any(environ.get(name) for name in (target, *others)):
+            continue
+        values = [environ.get(name) for name in sources] + [settings.get(option)]
+        value = next((v for v in values if v), None)
+        if value:
+            result[target] = value if separator is None else separator.join(value.split())
+    return result
+
+
+def wanted_stamp(project: Path, version: str) -> str:
+    """The digest of all that the environment is made from."""
+    state = hashlib.sha256(f"{UV}\n{version}\n".encode())
+    for name in REQUIREMENTS:
+        data = (project / name).read_bytes()
+        state.update(f"{name} {len(data)}\n".encode() + data)
+    return state.hexdigest()
+
+
+def venv_version(venv: Path) -> str:
+    """The full Python version of an environment, "" if there is none or its interpreter is gone."""
+    configuration = venv / "pyvenv.cfg"
+    if not (configuration.is_file() and (venv / "bin" / "python").exists()):
+        return ""
+    for line in configuration.read_text().splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "version":
+            return value.strip()
+    return ""
+
+
+def is_current(project: Path, venv: Path, environ: Mapping[str, str]) -> bool:
+    """Whether the environment is whole and made from these files, by the Python that PYTHON names (if any)."""
+    version = venv_version(venv)
+    stamp = venv / STAMP
+    if not version or not stamp.is_file() or stamp.read_text() != wanted_stamp(project, version):
+        return False
+    return not environ.get("PYTHON") or find_python(environ).version == version
+
+
+def check_disk(venv: Path, free_bytes: Callable[[Path], int]) -> None:
+    """SetupError if the disk that is to hold the environment is short of room."""
+    free_gb = free_bytes(venv) / 1e9
+    if free_gb < NEEDED_GB:
+        raise SetupError(
+            f"{venv} has {free_gb:.1f} GB free, the environment needs {NEEDED_GB:.0f} GB: free some, or set "
+            "FMOPS_VENV to a folder on another disk"
+        )
+
+
+@contextmanager
+def claimed(venv: Path) -> Iterator[None]:
+    """Hold the environment's folder against a second setup; SetupError if the folder is somebody else's."""
+    stamp = venv / STAMP
+    if venv.exists() and not stamp.exists() and (not venv.is_dir() or any(venv.iterdir())):
+        raise SetupError(f"{venv} was not made by `make setup`: move it away, or set FMOPS_VENV to another folder")
+    try:
+        venv.mkdir(parents=True, exist_ok=True)
+        file = stamp.open("a")
+    except OSError as error:
+        raise SetupError(f"{venv} cannot be written ({error.strerror}): set FMOPS_VENV") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(f"setup: another setup is at work on {venv}, waiting for it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def empty(venv: Path) -> None:
+    """Remove what an interrupted setup, or another Python, left behind; all but the stamp."""
+    for entry in venv.iterdir():
+        if entry.name == STAMP:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+class Steps:
+    """Runs the commands of one setup in the project's folder, all their output into one log."""
+
+    def __init__(self, project: Path, log: Path) -> None:
+        self.project, self.log = project, log
+
+    def run(self, step: str, command: list[str], environ: Mapping[str, str]) -> None:
+        """Run one command, its milestones also to the screen; SetupError if it fails."""
+        with self.log.open("a") as log:
+            log.write(f"$ {' '.join(command)}\n")
+            status = self._run(command, environ, log)
+        if status:
+            raise SetupError(
+                f"step {step!r} failed, its log is {self.log}; if the package index could not be reached, see "
+                "HTTPS_PROXY, UV_DEFAULT_INDEX (or PIP_INDEX_URL) and SSL_CERT_FILE"
+            )
+
+    def _run(self, command: list[str], environ: Mapping[str, str], log: TextIO) -> int:
+        both: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        with subprocess.Popen(command, env=dict(environ), cwd=self.project, **both) as process:
+            try:
+                for line in process.stdout or ():
+                    log.write(line)
+                    if line.startswith(("Resolved ", "Prepared ", "Installed ")):
+                        print(f"setup:   {line.rstrip()}", flush=True)
+            except BaseException:
+                process.terminate()
+                raise
+        return process.returncode
+
+
+def build(project: Path, venv: Path, python: Python, environ: Mapping[str, str]) -> None:
+    """Make the environment, or bring a whole one of the same Python up to the lock."""
+    steps = Steps(project, venv / "setup.log")
+    was_whole = (venv / STAMP).read_text() != "" and venv_version(venv) == python.version
+    (venv / STAMP).write_text("")
+    if not was_whole:
+        empty(venv)
+        steps.run("make the environment", [python.path, "-m", "venv", str(venv)], environ)
+    inside = str(venv / "bin" / "python")
+    pip = [inside, "-m", "pip", "--disable-pip-version-check"]
+    steps.run("install uv", [*pip, "install", "--quiet", UV], environ)
+    listing = subprocess.run([*pip, "config", "list"], env=dict(environ), stdout=subprocess.PIPE, check=True)
+    uv_environ = uv_environment(environ, pip_settings(listing.stdout.decode()))
+    install = [str(venv / "bin" / "uv"), "pip", "install", "--python", inside]
+    locked = ["-r", "requirements-local.txt", "--group", "dev", "-c", "constraints.txt"]
+    steps.run("install the requirements", install + locked, uv_environ)
+    no_deps = ["-r", "requirements-local-nodeps.txt", "--no-deps"]
+    steps.run("install the requirements without dependencies", install + no_deps, uv_environ)
+    (venv / STAMP).write_text(wanted_stamp(project, venv_version(venv)))
+
+
+def setup(project: Path, venv: Path, environ: Mapping[str, str], free_bytes: Callable[[Path], int]) -> None:
+    """See to it that the environment stands; at once if it does."""
+    if is_current(project, venv, environ):
+        return
+    python = find_python(environ)
+    with claimed(venv):
+        if is_current(project, venv, environ):  # made by the setup that we waited for
+            return
+        check_disk(venv, free_bytes)
+        print(f"setup: Python {python.version}, {python.path} ({python.found})")
+        print(f"setup: installs into {venv}; downloads about {DOWNLOAD_MB} MB, no torch", flush=True)
+        build(project, venv, python, environ)
+    print("setup: done", flush=True)
+
+
+def main() -> int:
+    """Entry point; 0 if the environment stands."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    venv = PROJECT / Path(os.environ.get("FMOPS_VENV") or ".venv").expanduser()
+    try:
+        setup(PROJECT, venv, os.environ, lambda folder: shutil.disk_usage(folder).free)
+    except SetupError as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("setup: interrupted; the next call starts it anew", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
