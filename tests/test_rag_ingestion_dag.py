@@ -1,0 +1,148 @@
+"""The ingestion DAG as a user runs it: a real scheduler, triggered by the REST API, over a folder that changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include import storage
+from include.config import load_settings
+from include.contracts import IngestionManifest
+from include.rag.search import search
+from local.airflow import LocalAirflow
+from local.client import Client
+from local.watch import follow
+from tests.rag.ingestion import write_corpus
+
+pytestmark = pytest.mark.airflow
+
+DAG = "rag_ingestion"
+
+
+@dataclass
+class Runs:
+    """One Airflow, one source, one storage root for the tests of this file, which build on each other in order."""
+
+    airflow: LocalAirflow
+    client: Client
+    source: Path
+
+    def run(self, **conf: Any) -> tuple[str, str, list[str]]:
+        """(final state, run id, lines said) of a run over the source."""
+        lines: list[str] = []
+        values = {"source": str(self.source), "index": "handbook", "documents_per_shard": 3, **conf}
+        run_id = self.client.trigger(self.client.dag(DAG), values)
+        state = follow(self.client, DAG, run_id, say=lines.append, check_alive=self.airflow.check_alive)
+        return state, run_id, lines
+
+    def states(self, run_id: str) -> dict[str, set[str]]:
+        states: dict[str, set[str]] = {}
+        for task in self.client.task_instances(DAG, run_id):
+            states.setdefault(task["task_id"], set()).add(task["state"])
+        return states
+
+    def manifest(self, run_id: str) -> IngestionManifest:
+        uri = self.client.xcom(DAG, run_id, "index.check")["manifest_uri"]
+        return storage.read_record(storage.location(uri), IngestionManifest)
+
+    def news(self) -> list[dict[str, Any]]:
+        """What the asset's events told, oldest first."""
+        events = self.client.pages("/assets/events", "asset_events")
+        return [event["extra"] for event in sorted(events, key=lambda event: event["timestamp"])]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    folder = tmp_path_factory.mktemp("ingestion")
+    source = folder / "source"
+    write_corpus(source, 7)
+    (source / "rockets.md").write_text("# Rockets\n\nThe second stage burns liquid methane.\n")
+    root = (folder / "storage").as_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FMOPS_STORAGE_ROOT", root)
+        options = {"FMOPS_STORAGE_ROOT": root}
+        with LocalAirflow(home=folder / "airflow", port=0, options=options) as airflow, airflow.client() as client:
+            yield Runs(airflow, client, source)
+
+
+def test_a_first_run_ends_green_and_its_index_answers(runs: Runs) -> None:
+    state, run_id, _ = runs.run()
+    assert state == "success"
+    assert set().union(*runs.states(run_id).values()) == {"success"}
+    manifest = runs.manifest(run_id)
+    assert (manifest.counts.added, manifest.counts.documents_total) == (8, 8)
+    assert manifest.counts.chunks_embedded == manifest.counts.chunks_total > 0
+    best = search("what fuel does the upper stage use", index="handbook", k=1, settings=load_settings())[0]
+    assert best.path == "rockets.md"
+
+
+def test_the_asset_tells_the_manifest_once(runs: Runs) -> None:
+    news = runs.news()
+    assert len(news) == 1
+    manifest = storage.read_record(storage.location(news[0]["manifest_uri"]), IngestionManifest)
+    assert (manifest.index, manifest.ledger_version) == ("handbook", 1)
+
+
+def test_mapped_tasks_have_readable_names_and_xcoms_stay_small(runs: Runs) -> None:
+    run_id = runs.client.pages(f"/dags/{DAG}/dagRuns", "dag_runs")[0]["dag_run_id"]
+    tasks = runs.client.task_instances(DAG, run_id)
+    names = {task["rendered_map_index"] for task in tasks if task["task_id"] == "embed.shard"}
+    assert names == {"shard-0000", "shard-0001", "shard-0002"}
+    place = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances"
+    for task in tasks:
+        path = f"{place}/{task['task_id']}/xcomEntries/return_value"
+        value = runs.client.get(path, map_index=task["map_index"])["value"]
+        assert len(json.dumps(value)) < 4096
+
+
+def test_a_run_without_changes_embeds_writes_and_tells_nothing(runs: Runs) -> None:
+    state, run_id, _ = runs.run()
+    assert state == "success"
+    counts = runs.manifest(run_id).counts
+    assert (counts.unchanged, counts.chunks_embedded, counts.chunks_written) == (8, 0, 0)
+    states = runs.states(run_id)
+    assert (states["embed.shard"], states["index.publish"]) == ({"skipped"}, {"skipped"})
+    assert len(runs.news()) == 1
+
+
+def test_a_run_after_changes_takes_up_exactly_those_and_tells_of_it(runs: Runs) -> None:
+    (runs.source / "rockets.md").write_text("# Rockets\n\nThe second stage burns hydrogen.\n")
+    (runs.source / "ships.md").write_text("# Ships\n\nThe hull is painted turquoise.\n")
+    (runs.source / "002.txt").unlink()
+    state, run_id, _ = runs.run()
+    assert state == "success"
+    counts = runs.manifest(run_id).counts
+    assert (counts.added, counts.changed, counts.deleted, counts.unchanged) == (1, 1, 1, 6)
+    assert search("colour of the hull", index="handbook", k=1)[0].path == "ships.md"
+    everything = search("methane hydrogen word2x0", index="handbook", k=100)
+    assert "hydrogen" in everything[0].text
+    assert not any("methane" in passage.text or passage.path == "002.txt" for passage in everything)
+    assert [news["ledger_version"] for news in runs.news()] == [1, 2]
+
+
+def test_cleared_tasks_come_to_the_same_result(runs: Runs) -> None:
+    run = max(runs.client.pages(f"/dags/{DAG}/dagRuns", "dag_runs"), key=lambda run: str(run["run_after"]))
+    before = runs.manifest(run["dag_run_id"])
+    body = {"dag_run_id": run["dag_run_id"], "task_ids": ["source.plan"], "include_downstream": True}
+    body |= {"dry_run": False, "only_failed": False}
+    runs.client.post(f"/dags/{DAG}/clearTaskInstances", body)
+    state = follow(runs.client, DAG, run["dag_run_id"], say=lambda _: None, check_alive=runs.airflow.check_alive)
+    assert state == "success"
+    after = runs.manifest(run["dag_run_id"])
+    assert after.ledger_version == before.ledger_version
+    unlike = {"chunks_embedded"}  # the parts were found, so nothing was embedded again
+    assert after.counts.model_dump(exclude=unlike) == before.counts.model_dump(exclude=unlike)
+    assert after.counts.chunks_embedded == 0
+
+
+def test_a_wrong_param_fails_before_any_work_at_the_first_try_with_one_line(runs: Runs) -> None:
+    state, run_id, lines = runs.run(overlap_tokens=200)
+    assert state == "failed"
+    first = next(task for task in runs.client.task_instances(DAG, run_id) if task["task_id"] == "source.prepare")
+    assert (first["state"], first["try_number"]) == ("failed", 1)
+    assert any("overlap_tokens=200 must be smaller than chunk_tokens=200" in line for line in lines)
