@@ -120,7 +120,7 @@ PARAMS = {
 
 
 @task
-def prepare(*, params: dict | None = None, run_id: str | None = None) -> dict:
+def prepare(*, params: dict | None = None, run_id: str | None = None):
     """Resolve and check the Params before any work; build the demo's documents if they are the source."""
     from include.rag import pipeline
 
@@ -136,7 +136,7 @@ def plan(config: dict) -> list[str]:
 
 
 @task(task_id="shard", map_index_template="{{ task.op_kwargs['shard'] }}")
-def embed(config: dict, shard: str, *, ti=None) -> dict:
+def embed(config: dict, shard: str, *, ti=None):
     """Read, chunk and embed one shard's documents; finished parts are found again."""
     from include.rag import pipeline
 
@@ -144,7 +144,7 @@ def embed(config: dict, shard: str, *, ti=None) -> dict:
 
 
 @task(trigger_rule="none_failed")  # a run without anything to embed skips the shards
-def commit(config: dict) -> dict:
+def commit(config: dict):
     """Write the store, then the ledger."""
     from include.rag import pipeline
 
@@ -152,7 +152,7 @@ def commit(config: dict) -> dict:
 
 
 @task
-def check(config: dict) -> dict:
+def check(config: dict):
     """Compare store and ledger, then write the run's manifest."""
     from include.rag import pipeline
 
@@ -160,7 +160,7 @@ def check(config: dict) -> dict:
 
 
 @task(outlets=[RAG_INDEX])
-def publish(config: dict, *, outlet_events=None) -> dict:
+def publish(config: dict, *, outlet_events=None):
     """Tell that the index is ready, unless this version of it was told before."""
     from include.rag import pipeline
 
