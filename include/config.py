@@ -11,8 +11,9 @@ A setting `x` is looked up, first hit wins, as
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AliasChoices, AliasGenerator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -23,6 +24,7 @@ from pydantic_settings import (
 )
 
 from include.errors import UserError
+from include.names import NAME
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -44,10 +46,10 @@ class Settings(BaseSettings):
     storage_root: str | None = None
     """URI under which everything is kept: file:///..., s3://bucket/prefix or memory://... Locally: data/."""
 
-    tenant: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    tenant: str = Field(default="default", pattern=NAME)
     """Whose data a run handles when its Params do not say; part of every key and every search filter."""
 
-    use_case: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    use_case: str = Field(default="default", pattern=NAME)
     """What the data is for when the Params do not say; usage is reported by it."""
 
     embedder: str | None = None
@@ -94,7 +96,7 @@ class Settings(BaseSettings):
             return self.storage_root.rstrip("/")
         if self.target == "aws":
             raise UserError("storage_root is not set: set FMOPS_STORAGE_ROOT=s3://BUCKET/PREFIX (target aws)")
-        return (PROJECT / "data").as_uri()
+        return f"file://{PROJECT / 'data'}"
 
 
 def settings_file() -> Path:
@@ -110,8 +112,13 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = (
-            f"setting {e['loc'][0]}={'(hidden)' if 'key' in str(e['loc'][0]).lower() else e['input']!r}: {e['msg']}"
-            for e in error.errors()
-        )
-        raise UserError("; ".join(lines)) from None
+        raise UserError("; ".join(_line(detail) for detail in error.errors())) from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"settings file {settings_file()}: {error}") from None
+
+
+def _line(detail: Any) -> str:
+    """One wrong setting; the value only where it cannot be a secret in the wrong place."""
+    name = str(detail["loc"][0])
+    plain = detail["type"] != "extra_forbidden" and "key" not in name.lower()
+    return f"setting {name}{'=' + repr(detail['input']) if plain else ''}: {detail['msg']}"

@@ -8,7 +8,7 @@ class UserError(ValueError):
 
 
 class DocumentError(ValueError):
-    """One document or record cannot be used; it is set aside with this reason and the run goes on."""
+    """One document cannot be used; it is set aside with this reason and the run goes on."""
 
 
 class StateMovedError(RuntimeError):

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,17 +25,32 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Record)
 
-_CHUNK_BYTES = 1 << 20
+SCHEMES = ("file://", "s3://", "memory://")
 
 
 def location(uri: str) -> UPath:
-    """The place a URI names. S3 takes credentials, region and endpoint from the environment, as boto3 does."""
-    if "://" not in uri:
-        raise UserError(f"location {uri!r} is not a URI: write file:///..., s3://BUCKET/... or memory://...")
+    """The place a URI names. S3 takes credentials, region and endpoint from the environment, as boto3 does.
+
+    A file:// URI holds the path as it is, without percent signs for spaces and the like: see local_uri().
+    """
+    if not uri.startswith(SCHEMES):
+        raise UserError(
+            f"location {uri!r} is not a URI that we read: write file:///..., s3://BUCKET/... or memory://..."
+        )
     if uri.startswith("s3://"):
         # No listing cache: other processes write beside us, and a cached listing hides what they wrote.
         return UPath(uri, endpoint_url=s3_endpoint(), use_listings_cache=False)
     return UPath(uri)
+
+
+def local_uri(path: str | os.PathLike[str]) -> str:
+    """The URI of a local path, made absolute and free of links and dots, so that one place has one name."""
+    return f"file://{os.path.realpath(os.path.expanduser(path))}"  # noqa: PTH111 (strings in, string out)
+
+
+def is_local(path: UPath) -> bool:
+    """Whether a place is on this machine's file system."""
+    return path.protocol in ("", "file")
 
 
 def s3_endpoint() -> str | None:
@@ -47,14 +63,14 @@ def write_bytes(path: UPath, data: bytes) -> None:
 
     On a file system: a temporary file in the same folder, flushed to disk, then renamed. An S3 put is atomic by itself.
     """
-    if path.protocol not in ("", "file"):
+    if not is_local(path):
         if path.protocol == "memory":
             path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return
     target = path.path
     os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120 (plain strings: the hot path)
-    temporary = f"{target}.{os.getpid()}.tmp"
+    temporary = f"{target}.{uuid.uuid4().hex}.tmp"  # workers in containers share process ids
     try:
         with open(temporary, "wb") as file:  # noqa: PTH123
             file.write(data)
@@ -128,15 +144,6 @@ def digest(*parts: str | bytes) -> str:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         state.update(len(data).to_bytes(8, "big"))
         state.update(data)
-    return state.hexdigest()
-
-
-def file_digest(path: UPath) -> str:
-    """The hexadecimal SHA-256 of a file's content, read in pieces of 1 MiB."""
-    state = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_CHUNK_BYTES):
-            state.update(piece)
     return state.hexdigest()
 
 

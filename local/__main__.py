@@ -107,7 +107,7 @@ def ingest(folder: str, index: str) -> int:
     path = Path(folder).expanduser().absolute()
     if not folder or not path.is_dir():
         raise UserError(f"FROM={folder} is not a folder: name the folder that holds your documents")
-    return ingestion({"source": path.as_uri(), "index": index})
+    return ingestion({"source": str(path), "index": index})
 
 
 def reset(home: Home, data: Path, confirmed: bool) -> int:

@@ -13,7 +13,7 @@ from include.errors import UserError
 def test_defaults_are_local_and_below_the_project() -> None:
     settings = load_settings()
     assert settings.target == "local"
-    assert settings.root == (PROJECT / "data").as_uri()
+    assert settings.root == f"file://{PROJECT / 'data'}"
 
 
 def test_the_environment_wins_over_mwaa_s_option_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +52,23 @@ def test_an_unknown_key_of_the_file_is_refused(tmp_path: Path, monkeypatch: pyte
     file.write_text('tennant = "typo"\n')
     monkeypatch.setenv("FMOPS_SETTINGS", str(file))
     with pytest.raises(UserError, match="tennant"):
+        load_settings()
+
+
+def test_a_misspelt_secret_is_not_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('chat_token = "sk-very-secret"\n')
+    monkeypatch.setenv("FMOPS_SETTINGS", str(file))
+    with pytest.raises(UserError, match="chat_token: Extra inputs are not permitted") as error:
+        load_settings()
+    assert "sk-very-secret" not in str(error.value)
+
+
+def test_a_file_that_is_no_toml_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("tenant = \n")
+    monkeypatch.setenv("FMOPS_SETTINGS", str(file))
+    with pytest.raises(UserError, match="settings.toml: Invalid value"):
         load_settings()
 
 

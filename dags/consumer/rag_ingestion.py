@@ -6,10 +6,10 @@ changed since the last run, removes what is gone, and tells whoever waits for th
 
 ```
  source                embed                  index
- prepare -> plan  ->   shard [0..n]     ->    commit -> check -> publish
- resolve    list and   read, chunk,           store,    store    asset event
- Params     compare    embed; one Parquet     then      against  `rag_index`
-            digests    part per 16 documents  ledger    ledger
+ prepare -> plan  ->   shard [0..n]     ->    commit -> check -> publish -> remember
+ resolve    list and   read, chunk,           store,    store    asset      that it
+ Params     compare    embed; one Parquet     then      against  event      was told
+            digests    part per 16 documents  ledger    ledger   `rag_index`
 ```
 
 **Inputs.** Text, Markdown, HTML and JSON lines below `source`; with no source, the documentation inside the installed
@@ -18,7 +18,7 @@ documents, a manifest for each run (`runs/<run>/manifest.json`, written last), a
 documents that could not be read and why.
 
 **Cost.** With the defaults nothing but this machine's time: about 40 chunks a second on two cores. A run without
-changes embeds nothing and writes nothing. Every embedding is metered under `<tenant>/usage/`.
+changes embeds nothing and leaves the index untouched. Every embedding is metered under `<tenant>/usage/`.
 
 **Run it.** Trigger it with its defaults, or `make demo`; your own folder: `make ingest FROM=folder`; then
 `make ask Q="..."`. Any task may be cleared and run again with the same result. Runs are serialised: an index has one
@@ -31,9 +31,12 @@ from airflow.sdk import Asset, Param, dag, task, task_group
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.dag_defaults import default_args
+from include.names import NAME
 
 RAG_INDEX = Asset("rag_index")
-NAME = "^[a-z0-9][a-z0-9_-]{0,62}$"
+
+# Together they stay below the 4 KB that tasks hand on.
+PATTERNS = {"type": "array", "maxItems": 12, "items": {"type": "string", "maxLength": 100}}
 
 PARAMS = {
     "source": Param(
@@ -55,16 +58,14 @@ PARAMS = {
     ),
     "include": Param(
         [],
-        type="array",
-        items={"type": "string"},
+        **PATTERNS,
         description="Shell patterns on the path below the source, such as guides/*.md (* crosses folders). "
-        "Empty: every file of a kind that can be read.",
+        "Empty: every file of a kind that can be read. What a pattern no longer takes in leaves the index.",
         section="What to read",
     ),
     "exclude": Param(
         [],
-        type="array",
-        items={"type": "string"},
+        **PATTERNS,
         description="Shell patterns of paths to leave out; they win over include.",
         section="What to read",
     ),
@@ -171,6 +172,14 @@ def publish(config: dict, *, outlet_events=None):
     return news
 
 
+@task
+def remember(config: dict, told: dict) -> None:
+    """Note what was told, now that it was: a run that dies in between tells it again rather than never."""
+    from include.rag import pipeline
+
+    pipeline.remember(config, told)
+
+
 @dag(
     schedule=None,
     catchup=False,
@@ -193,7 +202,9 @@ def rag_ingestion():
     @task_group(group_id="index")
     def write_index(config):
         committed = commit(config)
-        committed >> check(config) >> publish(config)
+        told = publish(config)
+        committed >> check(config) >> told
+        remember(config, told)
         return committed
 
     config, shards = read_source()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from include.config import Settings
 from include.errors import UserError
 from include.models.metering import Meter
+
+if TYPE_CHECKING:
+    from langchain_openai import ChatOpenAI
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,21 +30,12 @@ def chat(messages: list[tuple[str, str]], *, settings: Settings, meter: Meter) -
     call is metered as well.
     """
     import openai
-    from langchain_openai import ChatOpenAI
 
     if not settings.chat_url or not settings.chat_model:
         raise UserError("no chat model is set: set FMOPS_CHAT_URL and FMOPS_CHAT_MODEL")
-    model = ChatOpenAI(
-        base_url=settings.chat_url,
-        model=settings.chat_model,
-        api_key=settings.chat_api_key,
-        timeout=settings.chat_timeout_s,
-        temperature=0.0,
-        max_retries=2,
-    )
     started = time.monotonic()
     try:
-        reply = model.invoke(messages)
+        reply = _model(settings).invoke(messages)
     except openai.OpenAIError as error:
         meter.record(
             kind="chat", model=settings.chat_model, status="error", latency_ms=_since(started),
@@ -65,6 +59,19 @@ def chat(messages: list[tuple[str, str]], *, settings: Settings, meter: Meter) -
         tokens_exact=bool(usage),
     )
     return answer
+
+
+def _model(settings: Settings) -> ChatOpenAI:
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(
+        base_url=settings.chat_url,
+        model=settings.chat_model,
+        api_key=settings.chat_api_key,
+        timeout=settings.chat_timeout_s,
+        temperature=0.0,
+        max_retries=2,
+    )
 
 
 def _since(started: float) -> float:

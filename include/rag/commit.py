@@ -64,13 +64,14 @@ class Work:
 def commit(config: IngestConfig) -> dict[str, Any]:
     """Write the store, then the ledger; returns small counts. Does nothing if this very work is committed already.
 
-    Raises StateMovedError if another run committed since the plan was made.
+    Raises StateMovedError, before anything is written, if another run committed since the plan was made.
     """
     plan, ledger = read_plan(config), Ledger(config.home)
     work = read_work(config, plan)
     pointer = ledger.pointer()
     done = pointer.run_id == config.run_id and pointer.work_digest == work.work_digest
     if not done and (work.stored or work.deleted):
+        ledger.expect(plan.expected_version)
         _write_store(config, work)
         entries = _apply(config, ledger.read(plan.expected_version), work)
         pointer = Pointer(
@@ -83,23 +84,24 @@ def commit(config: IngestConfig) -> dict[str, Any]:
             embedder_version=get_embedder(config.embedder).name,
         )
         ledger.commit(entries, pointer, expected_version=plan.expected_version)
-    log.info(
-        "ledger version %d: %d documents written, %d deleted",
-        pointer.version,
-        len(work.stored),
-        len(work.deleted),
-    )
-    return {"version": pointer.version, "documents": len(work.stored), "deleted": len(work.deleted)}
+    counts = {"version": pointer.version, "documents": len(work.stored), "deleted": len(work.deleted)}
+    write_json(config.run_home / "commit.json", counts)
+    log.info("committed: %s", counts)
+    return counts
 
 
 def check(config: IngestConfig) -> tuple[IngestionManifest, UPath]:
-    """Compare the store with the ledger, then write the run's manifest; DriftError names the documents that differ."""
+    """Compare the store with the ledger, then write the run's manifest; DriftError names the documents that differ.
+
+    A run that is checked again after others committed is only described: the store is theirs by then.
+    """
     plan, ledger = read_plan(config), Ledger(config.home)
     work = read_work(config, plan)
-    version = ledger.pointer().version
+    version = read_json(config.run_home / "commit.json")["version"]
     entries = ledger.read(version)
     store = _store(config)
-    _compare(entries, store.chunks_by_document())
+    if version == ledger.pointer().version:
+        _compare(entries, store.documents())
     manifest = IngestionManifest(
         tenant=config.tenant,
         use_case=config.use_case,
@@ -122,18 +124,18 @@ def check(config: IngestConfig) -> tuple[IngestionManifest, UPath]:
 
 
 def news(config: IngestConfig) -> dict[str, Any] | None:
-    """What to tell about the index: its manifest's URI; None if another run told of this version already.
-
-    The version is remembered before it is told: asking again in the same run gives the same news.
-    """
+    """What to tell about the index, its manifest's URI among it; None if this version of it was told already."""
     path = config.run_home / "manifest.json"
     version = read_record(path, IngestionManifest).ledger_version
-    told = config.home / "published.json"
-    last: dict[str, Any] = read_json(told) if told.exists() else {"ledger_version": 0, "run_id": ""}
-    if last["ledger_version"] >= version and last["run_id"] != config.run_id:
+    told = _told(config)
+    if told.exists() and read_json(told)["ledger_version"] >= version:
         return None
-    write_json(told, {"ledger_version": version, "run_id": config.run_id})
     return {"index": config.index, "tenant": config.tenant, "ledger_version": version, "manifest_uri": str(path)}
+
+
+def remember(config: IngestConfig, told: dict[str, Any]) -> None:
+    """Note that this version was told: called after the telling, so that news is told twice rather than never."""
+    write_json(_told(config), told)
 
 
 def read_work(config: IngestConfig, plan: Plan) -> Work:
@@ -191,6 +193,7 @@ def _apply(config: IngestConfig, entries: dict[str, Entry], work: Work) -> dict[
             path=outcome.path,
             content_digest=outcome.content_digest,
             pipeline=pipeline,
+            use_case=config.use_case,
             title=outcome.title,
             chunks=outcome.chunks,
             run_id=config.run_id,
@@ -198,16 +201,20 @@ def _apply(config: IngestConfig, entries: dict[str, Entry], work: Work) -> dict[
     return entries
 
 
-def _compare(entries: dict[str, Entry], held: dict[str, int]) -> None:
-    expected = {doc_id: entry.chunks for doc_id, entry in entries.items() if entry.chunks}
+def _compare(entries: dict[str, Entry], held: dict[str, tuple[str, int]]) -> None:
+    expected = {doc_id: entry.held for doc_id, entry in entries.items() if entry.held}
     if expected == held:
         return
-    wrong = sorted(d for d in expected.keys() | held.keys() if expected.get(d) != held.get(d))
+    wrong = sorted(doc_id for doc_id in expected.keys() | held.keys() if expected.get(doc_id) != held.get(doc_id))
     shown = ", ".join(
-        f"{entries[d].path if d in entries else d}: ledger {expected.get(d, 0)}, store {held.get(d, 0)}"
+        f"{entries[d].path if d in entries else d}: ledger {_brief(expected.get(d))}, store {_brief(held.get(d))}"
         for d in wrong[:10]
     )
-    raise DriftError(f"{len(wrong)} documents differ between ledger and store, in chunks: {shown}")
+    raise DriftError(f"{len(wrong)} documents differ between ledger and store; the next run repairs them: {shown}")
+
+
+def _brief(held: tuple[str, int] | None) -> str:
+    return "nothing" if held is None else f"{held[1]} chunks of {held[0][:8]}"
 
 
 def _count(plan: Plan, work: Work, entries: dict[str, Entry]) -> IngestionCounts:
@@ -245,3 +252,7 @@ def _write_quarantine(config: IngestConfig, work: Work) -> str | None:
 
 def _store(config: IngestConfig) -> Store:
     return open_store(config.store, config.home, get_embedder(config.embedder).dimension)
+
+
+def _told(config: IngestConfig) -> UPath:
+    return config.home / "published.json"

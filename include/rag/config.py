@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from upath import UPath
@@ -12,12 +13,9 @@ from upath import UPath
 from include.config import Settings, load_settings
 from include.errors import UserError
 from include.models import embeddings
+from include.names import NAME
 from include.rag import stores
-from include.storage import location, run_key
-
-NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-DEMO_SOURCE = "demo"
-"""Stands for the documentation inside the installed Airflow packages, which prepare() turns into documents."""
+from include.storage import local_uri, location, run_key
 
 
 class IngestConfig(BaseModel):
@@ -84,9 +82,9 @@ def resolve(params: Mapping[str, Any], run_id: str, settings: Settings | None = 
     values.setdefault("embedder", settings.embedder or embeddings.TARGET_DEFAULT[settings.target])
     values.setdefault("store", settings.vector_store or stores.TARGET_DEFAULT[settings.target])
     stores.check_name(values["store"])
-    embeddings.check_name(values["embedder"])
-    source = str(values.get("source") or DEMO_SOURCE)
-    values["source"] = demo_home(settings.root).as_uri() if source == DEMO_SOURCE else source_uri(source)
+    embeddings.check_installed(values["embedder"])
+    source = values.get("source")
+    values["source"] = source_uri(source) if source else str(demo_home(settings.root))
     try:
         return IngestConfig(root=settings.root, run_id=run_id, **values)
     except ValidationError as error:
@@ -99,11 +97,19 @@ def demo_home(root: str) -> UPath:
 
 
 def source_uri(source: str) -> str:
-    """A source as a URI without trailing slash; a local folder may be given as a path. UserError if it is not there."""
-    uri = source if "://" in source else Path(source).expanduser().absolute().as_uri()
+    """A source by its one name: a URI without trailing slash, local folders without links and dots.
+
+    A local folder may be given as a path, or as file:// with or without percent signs. UserError if it is not there.
+    """
+    path = source.removeprefix("file://")
+    if "://" not in path:
+        local = path if Path(path).expanduser().is_dir() else unquote(path)
+        source, uri = path, local_uri(local)
+    else:
+        uri = source.rstrip("/")
     if not location(uri).is_dir():
         raise UserError(f"source {source!r} is not a folder that can be read; give a folder, file:/// or s3:// prefix")
-    return uri.rstrip("/")
+    return uri
 
 
 def _line(detail: Any) -> str:

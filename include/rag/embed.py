@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from upath import UPath
 
 from include.errors import DocumentError
-from include.models.embeddings import Embedder, get_embedder
+from include.models.embeddings import Embedder, embed_metered, get_embedder
 from include.models.metering import Meter
 from include.rag.config import IngestConfig
 from include.rag.load import load
 from include.rag.plan import Due, make_chunker, pipeline_name, read_shard
+from include.rag.source import FolderSource, content_digest
 from include.rag.split import Chunk, Chunker
 from include.rag.stores import chunk_schema
-from include.storage import digest, location, read_json, write_json, write_parquet
+from include.storage import digest, read_json, write_json, write_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,13 +53,7 @@ class Outcome:
 class _Read:
     due: Due
     data: bytes
-
-    @property
-    def content_digest(self) -> str:
-        # The same as storage.file_digest() of the file.
-        import hashlib
-
-        return hashlib.sha256(self.data).hexdigest()
+    content_digest: str
 
 
 def embed_shard(config: IngestConfig, shard: str, meter: Meter) -> dict[str, Any]:
@@ -110,6 +105,7 @@ class _Worker:
     def __init__(self, config: IngestConfig, meter: Meter) -> None:
         self.config = config
         self.meter = meter
+        self.source = FolderSource(config)
         self.chunker: Chunker = make_chunker(config)
         self.embedder: Embedder = get_embedder(config.embedder)
         self.pipeline = pipeline_name(config)
@@ -139,16 +135,17 @@ class _Worker:
         return name, made + lost
 
     def _read(self, due: list[Due]) -> tuple[list[_Read], list[Outcome]]:
-        folder = location(self.config.source)
         reads: list[_Read] = []
         lost: list[Outcome] = []
         for document in due:
             try:
-                reads.append(_Read(due=document, data=(folder / document.path).read_bytes()))
+                data = self.source.read(document.path)
+                reads.append(_Read(due=document, data=data, content_digest=content_digest(data)))
             except FileNotFoundError:
                 lost.append(_outcome(document, "vanished", reason="deleted while the run was on"))
-            except PermissionError as error:
-                lost.append(_outcome(document, "quarantined", reason=f"read: PermissionError: {error.strerror}"))
+            except OSError as error:
+                reason = f"read: {type(error).__name__}: {error.strerror or error}"
+                lost.append(_outcome(document, "quarantined", reason=reason))
         return reads, lost
 
     def _split(self, reads: list[_Read]) -> tuple[list[Outcome], list[list[Chunk]]]:
@@ -159,11 +156,15 @@ class _Worker:
             try:
                 document = load(read.data, read.due.path)
                 pieces = self.chunker.split(document)
+                # What is not text (lone surrogates) must not fail the documents beside it when they are written.
+                "".join(piece.for_embedding(document.title) for piece in pieces).encode()
                 found |= {"title": document.title, "chunks": len(pieces)}
                 outcomes.append(_outcome(read.due, "ok" if pieces else "empty", **found))
-            except DocumentError as error:
+            except Exception as error:
+                # Of any class: whatever a document does to a parser, it is that document's fault and not the run's.
                 pieces = []
-                outcomes.append(_outcome(read.due, "quarantined", reason=f"load: {error}", **found))
+                why = str(error) if isinstance(error, DocumentError) else f"{type(error).__name__}: {error}"
+                outcomes.append(_outcome(read.due, "quarantined", reason=f"load: {why}", **found))
             chunks.append(pieces)
         return outcomes, chunks
 
@@ -202,16 +203,7 @@ class _Worker:
         size = self.embedder.dimension
         if not texts:
             return pa.array([], type=pa.list_(pa.float32(), size))
-        started = time.monotonic()
-        vectors = self.embedder.embed(texts)
-        self.meter.record(
-            kind="embedding",
-            model=self.embedder.name,
-            status="ok",
-            num_requests=1,
-            tokens_in=sum(map(self.embedder.count_tokens, texts)),
-            latency_ms=(time.monotonic() - started) * 1000,
-        )
+        vectors = embed_metered(self.embedder, texts, self.meter)
         self.chunks_embedded += len(texts)
         return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), type=pa.float32()), size)
 

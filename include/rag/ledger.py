@@ -1,7 +1,7 @@
 """What an index holds, document by document: a versioned Parquet snapshot and a pointer that is written last.
 
-Columns: doc_id, source, path, content_digest, pipeline, title, chunks, run_id. `pipeline` names the chunker and the
-embedder, so a document is due again when either changes.
+Columns: doc_id, source, path, content_digest, pipeline, use_case, title, chunks, run_id. `pipeline` names the chunker
+and the embedder, so a document is due again when either changes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,15 @@ class Entry:
     path: str
     content_digest: str
     pipeline: str
+    use_case: str
     title: str
     chunks: int
     run_id: str
+
+    @property
+    def held(self) -> tuple[str, int] | None:
+        """What a store that agrees says of this document: its digest and number of chunks, nothing if it has none."""
+        return (self.content_digest, self.chunks) if self.chunks else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,13 +81,17 @@ class Ledger:
             return {}
         return {row["doc_id"]: Entry(**row) for row in read_parquet(self._snapshot(version)).to_pylist()}
 
+    def expect(self, version: int) -> None:
+        """StateMovedError unless this is the current version."""
+        found = self.pointer().version
+        if found != version:
+            raise StateMovedError(f"the ledger moved from version {version} to {found}; clear the plan task")
+
     def commit(self, entries: dict[str, Entry], pointer: Pointer, *, expected_version: int) -> None:
         """Write a snapshot, then the pointer to it; StateMovedError if another commit came between."""
         import pyarrow as pa
 
-        found = self.pointer().version
-        if found != expected_version:
-            raise StateMovedError(f"the ledger moved from version {expected_version} to {found}; clear the plan task")
+        self.expect(expected_version)
         rows = [asdict(entries[doc_id]) for doc_id in sorted(entries)]
         write_parquet(self._snapshot(pointer.version), pa.Table.from_pylist(rows, schema=_schema()))
         write_json(self._pointer, {"schema_version": SCHEMA_VERSION, **asdict(pointer)})

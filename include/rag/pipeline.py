@@ -54,5 +54,10 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def publish(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What to tell about the index; None if this version was told by an earlier run."""
+    """What to tell about the index; None if this version was told already."""
     return committing.news(IngestConfig(**config))
+
+
+def remember(config: Mapping[str, Any], told: dict[str, Any]) -> None:
+    """Note what was told, after it was."""
+    committing.remember(IngestConfig(**config), told)

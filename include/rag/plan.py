@@ -13,9 +13,10 @@ from include.errors import UserError
 from include.models.embeddings import get_embedder
 from include.rag.config import IngestConfig
 from include.rag.ledger import Entry, Ledger, Pointer
-from include.rag.source import list_source
+from include.rag.source import FolderSource, Listing
 from include.rag.split import Chunker
-from include.storage import digest, file_digest, location, read_json, read_jsonl, write_json, write_jsonl
+from include.rag.stores import open_store
+from include.storage import digest, read_json, read_jsonl, write_json, write_jsonl
 
 log = logging.getLogger(__name__)
 
@@ -62,37 +63,41 @@ def pipeline_name(config: IngestConfig) -> str:
 def make_plan(config: IngestConfig) -> Plan:
     """List, compare, and write the plan below the run's home; UserError if the source holds nothing to read.
 
-    A repeated plan of the same run compares with the ledger that the run began with, so it comes to the same result
-    whether or not the run has committed since.
+    A document is unchanged if its bytes are what the ledger says and what the store holds. A repeated plan of the same
+    run compares with the ledger that the run began with too, so it comes to the same result whether or not the run has
+    committed since. Chunks that no ledger knows, left by a run that died in its commit, are deleted.
     """
     ledger = Ledger(config.home)
     pointer = ledger.pointer()
-    base = pointer.base_version if pointer.run_id == config.run_id else pointer.version
-    listing = list_source(config.source, config.include, config.exclude)
-    if not listing.files:
-        aside = ", ".join(f"{count} {suffix}" for suffix, count in sorted(listing.skipped.items()))
-        raise UserError(f"source {config.source} holds no document that can be read; left aside: {aside or 'nothing'}")
-    before, now = ledger.read(base), ledger.read(pointer.version)
     _refuse_to_mix(config, pointer)
-    known, current = _of_source(before, config.source), _of_source(now, config.source)
-    due, present = _compare(config, [file.path for file in listing.files], known)
-    gone = sorted((known.keys() | current.keys()) - present)
+    base = pointer.base_version if pointer.run_id == config.run_id else pointer.version
+    before, now = ledger.read(base), ledger.read(pointer.version)
+    held = open_store(config.store, config.home, get_embedder(config.embedder).dimension).documents()
+    source = FolderSource(config)
+    listing = _listed(config, source)
+    paths = {document_id(config.source, path): path for path in listing.paths}
+    due = [
+        Due(doc_id=doc_id, path=path, action="changed" if doc_id in before else "added")
+        for doc_id, path in paths.items()
+        if not _is_unchanged(config, source, [before.get(doc_id), now.get(doc_id)], held.get(doc_id))
+    ]
+    ours = {doc_id for entries in (before, now) for doc_id, entry in entries.items() if entry.source == config.source}
+    gone = ours - paths.keys()
+    stray = held.keys() - now.keys() - paths.keys() - gone
     plan = Plan(
-        found=len(listing.files),
-        unchanged=len(listing.files) - len(due),
+        found=len(paths),
+        unchanged=len(paths) - len(due),
         deleted=len(gone),
         skipped=sum(listing.skipped.values()),
         shards=_write_shards(config, due),
         base_version=base,
         expected_version=pointer.version,
     )
-    write_jsonl(_folder(config) / "deleted.jsonl", ({"doc_id": doc_id} for doc_id in gone))
+    write_jsonl(_folder(config) / "deleted.jsonl", ({"doc_id": doc_id} for doc_id in sorted(gone | stray)))
     write_json(_folder(config) / "plan.json", asdict(plan))
-    log.info(
-        "%s: %d documents found, %d unchanged, %d due in %d shards, %d to delete; %d files left aside %s",
-        config.source, plan.found, plan.unchanged, len(due), len(plan.shards), plan.deleted, plan.skipped,
-        listing.skipped or "",
-    )  # fmt: skip
+    log.info("%s; due in all: %d; left aside: %s", plan, len(due), listing.skipped or "nothing")
+    if stray:
+        log.warning("%d documents lie in the store that no ledger knows; they will be deleted", len(stray))
     return plan
 
 
@@ -117,20 +122,29 @@ def document_id(source: str, path: str) -> str:
     return digest(source, path)[:32]
 
 
-def _compare(config: IngestConfig, paths: list[str], known: dict[str, Entry]) -> tuple[list[Due], set[str]]:
-    pipeline = pipeline_name(config)
-    folder = location(config.source)
-    due: list[Due] = []
-    present: set[str] = set()
-    for path in paths:
-        doc_id = document_id(config.source, path)
-        present.add(doc_id)
-        entry = known.get(doc_id)
-        if entry is None:
-            due.append(Due(doc_id=doc_id, path=path, action="added"))
-        elif entry.pipeline != pipeline or entry.content_digest != file_digest(folder / path):
-            due.append(Due(doc_id=doc_id, path=path, action="changed"))
-    return due, present
+def _listed(config: IngestConfig, source: FolderSource) -> Listing:
+    listing = source.list()
+    if not listing.paths:
+        aside = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.skipped.items()))
+        raise UserError(f"source {config.source} holds no document that can be read; left aside: {aside or 'nothing'}")
+    return listing
+
+
+def _is_unchanged(
+    config: IngestConfig, source: FolderSource, entries: list[Entry | None], held: tuple[str, int] | None
+) -> bool:
+    """Whether ledgers, store and source agree on a document. What cannot be read is due: the shard says why."""
+    known = [entry for entry in entries if entry is not None]
+    wanted = (pipeline_name(config), config.use_case)
+    if len(known) < len(entries) or any((entry.pipeline, entry.use_case) != wanted for entry in known):
+        return False
+    if known[-1].held != held:
+        return False
+    try:
+        digest_now = source.digest(known[-1].path)
+    except OSError:
+        return False
+    return all(entry.content_digest == digest_now for entry in known)
 
 
 def _refuse_to_mix(config: IngestConfig, pointer: Pointer) -> None:
@@ -153,10 +167,6 @@ def _write_shards(config: IngestConfig, due: list[Due]) -> tuple[str, ...]:
         rows = due[start : start + size]
         write_jsonl(_folder(config) / f"{names[-1]}.jsonl", (asdict(row) for row in rows))
     return tuple(names)
-
-
-def _of_source(entries: dict[str, Entry], source: str) -> dict[str, Entry]:
-    return {doc_id: entry for doc_id, entry in entries.items() if entry.source == source}
 
 
 def _folder(config: IngestConfig) -> UPath:

@@ -11,6 +11,7 @@ from include.errors import UserError
 from include.models import embeddings
 from include.models.embeddings import Embedder
 from include.models.metering import Caller, Meter
+from include.names import checked
 from include.rag import stores
 from include.rag.config import index_home
 from include.rag.ledger import Ledger
@@ -55,7 +56,8 @@ def search(
     Raises UserError if the index does not exist or a filter is not known.
     """
     settings = settings or load_settings()
-    tenant = tenant or settings.tenant
+    tenant = checked("tenant", tenant or settings.tenant)
+    checked("index", index)
     if not question.strip() or k < 1:
         raise UserError(f"a search needs a question and k >= 1; got {question!r} and k={k}")
     home = index_home(settings.root, tenant, index)
@@ -67,8 +69,7 @@ def search(
     # Last, so that no filter of a caller can widen it.
     where = {**(filters or {}), "tenant": tenant}
     with Meter(root=settings.root, caller=Caller(tenant=tenant, use_case=settings.use_case)) as meter:
-        vector = embedder.embed([question])[0]
-        meter.record(kind="embedding", model=embedder.name, status="ok", tokens_in=embedder.count_tokens(question))
+        vector = embeddings.embed_metered(embedder, [question], meter)[0]
     dense = store.dense(vector, CANDIDATES, where)
     full_text = store.full_text(question, CANDIDATES, where)
     return fuse(full_text, dense)[:k]

@@ -1,6 +1,6 @@
 """Who imports whom inside include/, and which arrows are allowed.
 
-    dags -> callbacks, dag_defaults
+    dags -> callbacks, dag_defaults, names
     dags -> rag, inference, evaluation, training, usage -> jobs, models -> storage, contracts, config, ...
 
 A part may import what lies below it and, on its own level, only where that makes no circle; domains never import each
@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 LEVELS = [
-    {"catalog", "config", "contracts", "errors", "release", "storage"},
+    {"catalog", "config", "contracts", "errors", "names", "release", "storage"},
     {"jobs", "models"},
     {"rag", "inference", "evaluation", "training", "usage"},
     {"callbacks", "dag_defaults"},

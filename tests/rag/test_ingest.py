@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from include.errors import DriftError, StateMovedError, UserError
 from include.models.embeddings import Hashing
 from include.rag import embed, pipeline
 from include.rag.config import index_home
+from include.rag.ledger import Ledger
 from include.rag.plan import MAX_SHARDS, make_plan
+from include.rag.source import FolderSource
 from include.rag.stores import open_store
 from tests.rag.ingestion import Ingestion, config_of, write_corpus
 
@@ -170,9 +173,7 @@ class Crash(BaseException):
     """A process that dies: nothing may catch it."""
 
 
-def test_a_crash_at_any_write_is_repaired_by_running_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_at_any_write_is_repaired_by_running_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = tmp_path / "small"
     write_corpus(corpus, 4)
 
@@ -214,18 +215,71 @@ def test_a_commit_refuses_if_another_run_came_between(ingestion: Ingestion, corp
     (corpus / "late.txt").write_text("late")
     ingestion.run("run-late")
     ingestion.embed(early, shards)
+    rows = ingestion.rows()
     with pytest.raises(StateMovedError, match="from version 0 to 1; clear the plan task"):
         pipeline.commit(early)
-    assert "late.txt" in ingestion.ledger()
+    assert ingestion.rows() == rows, "it refuses before it writes"
 
 
-def test_drift_between_store_and_ledger_fails_the_check_and_names_the_document(ingestion: Ingestion, root: str) -> None:
+def test_a_commit_of_an_older_run_that_is_cleared_changes_nothing(ingestion: Ingestion, corpus: Path) -> None:
     ingestion.run("run-1")
+    (corpus / "002.txt").write_text("the newer text")
+    counts = ingestion.run("run-2")
+    rows = ingestion.rows()
+    old = ingestion.prepare("run-1")
+    with pytest.raises(StateMovedError):
+        pipeline.commit(old)
+    assert ingestion.rows() == rows
+    assert pipeline.check(old)["chunks_total"] != counts["chunks_total"], "it still tells its own totals"
+
+
+def test_drift_fails_the_check_by_name_and_the_next_run_repairs_it(ingestion: Ingestion, root: str) -> None:
+    config = ingestion.prepare("run-1")
+    ingestion.run("run-1")
+    rows = ingestion.rows()
     store = open_store("lancedb", index_home(root, "default", "test"), 256)
-    lost = ingestion.rows()[0]
-    store.delete([lost["doc_id"]])
-    with pytest.raises(DriftError, match=rf"1 documents differ .* {lost['path']}: ledger \d+, store 0"):
+    store.delete([rows[0]["doc_id"]])
+    with pytest.raises(
+        DriftError, match=rf"1 documents differ .*{rows[0]['path']}: ledger \d+ chunks .* store nothing"
+    ):
+        pipeline.check(config)
+    assert ingestion.run("run-2")["changed"] == 1
+    assert ingestion.rows() == rows
+
+
+@pytest.mark.parametrize("undo", ["remove", "revert"])
+def test_a_commit_that_died_for_good_is_repaired_by_the_next_run(
+    ingestion: Ingestion, corpus: Path, undo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingestion.run("run-1")
+    rows, old = ingestion.rows(), (corpus / "002.txt").read_bytes()
+    (corpus / "new.txt").write_text("written to the store, never to the ledger")
+    (corpus / "002.txt").write_text("changed in the store, never in the ledger")
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(Ledger, "commit", _die)
         ingestion.run("run-2")
+    assert ingestion.rows() != rows
+    if undo == "remove":
+        (corpus / "new.txt").unlink()
+    (corpus / "002.txt").write_bytes(old)
+    ingestion.run("run-3")
+    kept = [row for row in ingestion.rows() if row["path"] != "new.txt"]
+    assert kept == rows
+    assert (len(ingestion.rows()) > len(rows)) == (undo == "revert")
+
+
+def _die(*_: object, **__: object) -> None:
+    raise Crash
+
+
+def test_a_plan_cleared_after_its_run_committed_sees_what_changed_back(ingestion: Ingestion, corpus: Path) -> None:
+    ingestion.run("run-1")
+    rows, old = ingestion.rows(), (corpus / "002.txt").read_bytes()
+    (corpus / "002.txt").write_text("two")
+    ingestion.run("run-2")
+    (corpus / "002.txt").write_bytes(old)
+    ingestion.run("run-2")
+    assert ingestion.rows() == rows
 
 
 def test_the_news_is_told_once_for_each_version(ingestion: Ingestion, corpus: Path) -> None:
@@ -234,7 +288,9 @@ def test_the_news_is_told_once_for_each_version(ingestion: Ingestion, corpus: Pa
     news = pipeline.publish(first)
     assert news is not None
     assert news["manifest_uri"] == counts["manifest_uri"]
-    assert pipeline.publish(first) == news, "a repeated task tells the same"
+    assert pipeline.publish(first) == news, "a run that dies before it can remember tells it again"
+    pipeline.remember(first, news)
+    assert pipeline.publish(first) is None
     ingestion.run("run-2")
     assert pipeline.publish(ingestion.prepare("run-2")) is None
     (corpus / "new.txt").write_text("new")
@@ -282,6 +338,8 @@ def test_every_embedded_part_is_metered(ingestion: Ingestion, root: str) -> None
     ("params", "message"),
     [
         ({"source": "/does/not/exist"}, "source '/does/not/exist' is not a folder"),
+        ({"source": "gs://bucket/x"}, "'gs://bucket/x' is not a URI that we read"),
+        ({"source": "http://example.com/"}, "'http://example.com' is not a URI that we read"),
         ({"store": "pinecone"}, "store 'pinecone' is not known; choose one of lancedb"),
         ({"embedder": "ada"}, "embedder 'ada' is not known; choose one of hashing, minilm"),
         ({"overlap_tokens": 32}, "overlap_tokens=32 must be smaller than chunk_tokens=32"),
@@ -300,6 +358,101 @@ def test_a_wrong_param_is_one_line_before_any_work(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not storage.location(root).exists()
+
+
+ODD_FILES = {
+    "front-matter.md": b"---\na: !!bool maybe\n---\ntext",
+    "surrogate.md": b'---\ntitle: "\\ud800x"\n---\ntext',
+    "charset.html": b'<meta charset="unicode_escape"><p>\\ud800</p>',
+    "binary.txt": b"abc\x00def",
+}
+
+
+def test_one_odd_document_does_not_fail_the_documents_beside_it(ingestion: Ingestion, corpus: Path) -> None:
+    for name, data in ODD_FILES.items():
+        (corpus / name).write_bytes(data)
+    counts = ingestion.run("run-1")
+    assert counts["added"] + counts["empty"] + counts["quarantined"] == 8 + len(ODD_FILES)
+    assert counts["added"] >= 8
+    assert "binary.txt" not in ingestion.ledger()
+
+
+def test_what_is_no_document_is_left_aside_and_counted(ingestion: Ingestion, corpus: Path, tmp_path: Path) -> None:
+    os.mkfifo(corpus / "pipe.txt")
+    (corpus / "loop.txt").symlink_to("loop.txt")
+    (corpus / "dangling.md").symlink_to("nowhere.md")
+    (corpus / "linked.md").symlink_to(tmp_path)
+    (corpus / "good.md").symlink_to(corpus / "000.md")
+    (corpus / ".hidden.md").write_text("hidden")
+    os.close(os.open(os.fsencode(corpus) + b"/\xff.txt", os.O_CREAT))
+    counts = ingestion.run("run-1")
+    assert (counts["found"], counts["added"], counts["skipped"]) == (9, 9, 5)
+
+
+def test_a_known_document_that_cannot_be_read_any_more_is_quarantined_and_kept(
+    ingestion: Ingestion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingestion.run("run-1")
+    rows = ingestion.rows()
+    read = FolderSource.read
+
+    def refuse(self: FolderSource, path: str) -> bytes:
+        if path == "002.txt":
+            raise PermissionError(13, "Permission denied")
+        return read(self, path)
+
+    monkeypatch.setattr(FolderSource, "read", refuse)
+    counts = ingestion.run("run-2")
+    assert (counts["quarantined"], counts["unchanged"]) == (1, 7)
+    assert ingestion.rows() == rows
+
+
+def test_a_folder_that_cannot_be_listed_fails_the_run_and_deletes_nothing(
+    ingestion: Ingestion, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (corpus / "sub").mkdir()
+    (corpus / "sub" / "a.md").write_text("# A\n\ntext")
+    ingestion.run("run-1")
+    rows = ingestion.rows()
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("/sub"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        ingestion.run("run-2")
+    monkeypatch.undo()
+    assert ingestion.rows() == rows
+
+
+def test_the_project_s_own_storage_is_no_document(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = f"file://{corpus}/data"
+    monkeypatch.setenv("FMOPS_STORAGE_ROOT", root)
+    ingestion = Ingestion(root, str(corpus))
+    assert ingestion.run("run-1")["found"] == 8
+    assert ingestion.run("run-2")["unchanged"] == 8
+
+
+@pytest.mark.parametrize("name", ["my notes", "sharp#", "per%20cent", "Zürich ☃"])
+def test_any_folder_name_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    folder = tmp_path / name
+    write_corpus(folder / name, 2)
+    root = f"file://{folder}/store"
+    monkeypatch.setenv("FMOPS_STORAGE_ROOT", root)
+    assert Ingestion(root, str(folder)).run("run-1")["added"] == 2
+    assert (folder / "store" / "default" / "rag" / "test").is_dir()
+    for spelling in (f"file://{folder}", (folder).as_uri(), f"{folder}/../{name}/"):
+        assert Ingestion(root, spelling).run("run-2")["unchanged"] == 2
+
+
+def test_another_use_case_reaches_every_row(ingestion: Ingestion) -> None:
+    ingestion.run("run-1")
+    ingestion.params["use_case"] = "support"
+    assert ingestion.run("run-2")["changed"] == 8
+    assert {row["use_case"] for row in ingestion.rows()} == {"support"}
 
 
 def test_a_source_without_documents_is_refused_so_that_nothing_is_deleted(ingestion: Ingestion, corpus: Path) -> None:

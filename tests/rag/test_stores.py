@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from include.errors import UserError
-from include.rag.stores import STORES, Store, check_name, chunk_schema, open_store
+from include.rag.stores import MIXED, STORES, Store, check_name, chunk_schema, open_store
 from include.storage import location
 
 DIMENSION = 4
@@ -22,7 +22,12 @@ def rows(doc_id: str, texts: Sequence[str], tenant: str = "acme", axis: int = 0)
     """Chunks of one document, all along one axis."""
     schema = chunk_schema(DIMENSION)
     base: dict[str, Any] = {"doc_id": doc_id, "tenant": tenant, "path": f"{doc_id}.md", "title": doc_id, "ordinal": 0}
-    base |= {"headings": ["A", "B"], "ingested_at": datetime(2026, 1, 1, tzinfo=UTC), "vector": AXES[axis].tolist()}
+    base |= {
+        "content_digest": f"digest of {doc_id}",
+        "headings": ["A", "B"],
+        "ingested_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "vector": AXES[axis].tolist(),
+    }
     values = [{**base, "id": f"{doc_id}-{n}", "ordinal": n, "text": text} for n, text in enumerate(texts)]
     return pa.Table.from_pylist(values, schema=schema)
 
@@ -33,7 +38,7 @@ def store(request: pytest.FixtureRequest, root: str) -> Store:
 
 
 def test_an_index_that_was_never_written_is_empty(store: Store) -> None:
-    assert store.chunks_by_document() == {}
+    assert store.documents() == {}
     assert store.dense(AXES[0], 5, {}) == []
     assert store.full_text("word", 5, {}) == []
     store.delete(["nothing"])
@@ -59,7 +64,7 @@ def test_words_are_found_the_same_before_and_after_finish(store: Store) -> None:
 def test_replacing_leaves_exactly_the_new_chunks_and_touches_no_other_document(store: Store) -> None:
     store.replace(["a", "b"], pa.concat_tables([rows("a", ["one", "two", "three"]), rows("b", ["kept"])]))
     store.replace(["a"], rows("a", ["one", "changed"]))
-    assert store.chunks_by_document() == {"a": 2, "b": 1}
+    assert store.documents() == {"a": ("digest of a", 2), "b": ("digest of b", 1)}
     assert store.full_text("three", 5, {}) == []
     assert [hit.row["text"] for hit in store.full_text("changed", 5, {})] == ["changed"]
 
@@ -67,14 +72,14 @@ def test_replacing_leaves_exactly_the_new_chunks_and_touches_no_other_document(s
 def test_writing_twice_is_writing_once(store: Store) -> None:
     for _ in range(2):
         store.replace(["a"], rows("a", ["one", "two"]))
-    assert store.chunks_by_document() == {"a": 2}
+    assert store.documents() == {"a": ("digest of a", 2)}
 
 
 def test_replacing_by_nothing_and_deleting_remove_a_document(store: Store) -> None:
     store.replace(["a", "b", "c"], pa.concat_tables([rows(d, ["text"]) for d in "abc"]))
     store.replace(["a"], rows("a", []))
     store.delete(["b", "unknown"])
-    assert store.chunks_by_document() == {"c": 1}
+    assert store.documents() == {"c": ("digest of c", 1)}
     assert [hit.row["doc_id"] for hit in store.full_text("text", 5, {})] == ["c"]
 
 
@@ -85,8 +90,10 @@ def test_filters_narrow_and_are_never_a_query_language(store: Store) -> None:
     assert [hit.id for hit in store.dense(AXES[0], 5, {"tenant": "other"})] == ["b-0"]
     assert [hit.id for hit in store.dense(AXES[0], 5, {"tenant": "acme", "path": "a.md"})] == ["a-0"]
     assert store.dense(AXES[0], 5, {"tenant": "x' OR '1'='1"}) == []
-    with pytest.raises(UserError, match="filter 'text' is not known; choose among tenant"):
+    with pytest.raises(UserError, match="filter 'text'='shared words' is not known; choose among tenant"):
         store.dense(AXES[0], 5, {"text": "shared words"})
+    with pytest.raises(UserError, match="filter 'path'=None is not known"):
+        store.dense(AXES[0], 5, {"path": None})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("query", ['"unbalanced', "a AND OR (", "*", "field:value", "\x00", "☃" * 500])
@@ -98,13 +105,20 @@ def test_any_words_are_a_query(store: Store, query: str) -> None:
 def test_an_id_twice_in_one_write_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="an id twice"):
         store.replace(["a"], pa.concat_tables([rows("a", ["one"]), rows("a", ["one"])]))
-    assert store.chunks_by_document() == {}
+    assert store.documents() == {}
+
+
+def test_a_document_made_of_two_contents_is_told_apart(store: Store) -> None:
+    mixed = rows("a", ["one", "two"]).to_pylist()
+    mixed[1]["content_digest"] = "another"
+    store.replace(["a"], pa.Table.from_pylist(mixed, schema=chunk_schema(DIMENSION)))
+    assert store.documents() == {"a": (MIXED, 2)}
 
 
 def test_vectors_of_another_dimension_are_refused(root: str) -> None:
     open_store("lancedb", location(root), DIMENSION).replace(["a"], rows("a", ["one"]))
     with pytest.raises(UserError, match="holds vectors of 4 dimensions, not 8"):
-        open_store("lancedb", location(root), 8).chunks_by_document()
+        open_store("lancedb", location(root), 8).documents()
 
 
 def test_an_unknown_store_and_a_place_it_cannot_use_are_one_line() -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from upath import UPath
 
+MIXED = "mixed"
+
 FILTERS = ("tenant", "use_case", "source", "path", "doc_id", "locator", "title")
 """The fields that a search may be narrowed by."""
 
@@ -40,8 +42,8 @@ class Store(Protocol):
     def finish(self) -> None:
         """Bring search indices up to date after a load."""
 
-    def chunks_by_document(self) -> dict[str, int]:
-        """How many chunks each document has."""
+    def documents(self) -> dict[str, tuple[str, int]]:
+        """Document id -> (digest of the content that its chunks are from, how many); MIXED for more than one digest."""
 
     def dense(self, vector: np.ndarray[Any, Any], limit: int, filters: Mapping[str, str]) -> list[Hit]:
         """The nearest chunks by cosine, best first."""

@@ -9,7 +9,7 @@ from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from include.errors import UserError
-from include.rag.stores import FILTERS, Hit, chunk_schema
+from include.rag.stores import FILTERS, MIXED, Hit, chunk_schema
 from include.storage import s3_endpoint
 
 if TYPE_CHECKING:
@@ -85,14 +85,18 @@ class LanceStore:
         if table is not None:
             table.optimize()
 
-    def chunks_by_document(self) -> dict[str, int]:
-        """How many chunks each document has; reads one column."""
+    def documents(self) -> dict[str, tuple[str, int]]:
+        """Document id -> (content digest, number of chunks); reads two columns."""
         table = self._table()
-        counts: Counter[str] = Counter()
+        counts: Counter[tuple[str, str]] = Counter()
         if table is not None:
-            for batch in table.search().select(["doc_id"]).to_batches():
-                counts.update(batch.column("doc_id").to_pylist())
-        return dict(counts)
+            for batch in table.search().select(["doc_id", "content_digest"]).to_batches():
+                columns = (batch.column(name).to_pylist() for name in ("doc_id", "content_digest"))
+                counts.update(zip(*columns, strict=True))
+        held: dict[str, tuple[str, int]] = {}
+        for (doc_id, digest), number in counts.items():
+            held[doc_id] = (MIXED, held[doc_id][1] + number) if doc_id in held else (digest, number)
+        return held
 
     def dense(self, vector: np.ndarray[Any, Any], limit: int, filters: Mapping[str, str]) -> list[Hit]:
         """The nearest chunks by cosine: exact, no approximate index."""
@@ -114,9 +118,11 @@ class LanceStore:
     def _hits(self, query: Any, limit: int, filters: Mapping[str, str], rank_by: str) -> list[Hit]:
         from lancedb.expr import col, lit
 
-        unknown = set(filters) - set(FILTERS)
-        if unknown:
-            raise UserError(f"filter {sorted(unknown)[0]!r} is not known; choose among {', '.join(FILTERS)}")
+        for name, value in filters.items():
+            if name not in FILTERS or not isinstance(value, str):
+                raise UserError(
+                    f"filter {name!r}={value!r} is not known; choose among {', '.join(FILTERS)}, with a text"
+                )
         columns = [name for name in self._schema.names if name != "vector"]
         if filters:
             query = query.where(reduce(and_, (col(name).eq(lit(value)) for name, value in filters.items())))
