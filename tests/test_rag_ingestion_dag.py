@@ -94,10 +94,15 @@ def test_mapped_tasks_have_readable_names_and_xcoms_stay_small(runs: Runs) -> No
     names = {task["rendered_map_index"] for task in tasks if task["task_id"] == "embed.shard"}
     assert names == {"shard-0000", "shard-0001", "shard-0002"}
     place = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances"
+    seen: set[tuple[str, str]] = set()
     for task in tasks:
-        path = f"{place}/{task['task_id']}/xcomEntries/return_value"
-        value = runs.client.get(path, map_index=task["map_index"])["value"]
-        assert len(json.dumps(value)) < 4096
+        entries = f"{place}/{task['task_id']}/xcomEntries"
+        for entry in runs.client.get(entries, map_index=task["map_index"])["xcom_entries"]:
+            value = runs.client.get(f"{entries}/{entry['key']}", map_index=task["map_index"])["value"]
+            assert len(json.dumps(value)) < 4096
+            seen.add((task["task_id"], entry["key"]))
+    assert {key for _, key in seen} == {"return_value"}
+    assert {task_id for task_id, _ in seen} == {task["task_id"] for task in tasks} - {"index.remember"}
 
 
 def test_a_run_without_changes_embeds_writes_and_tells_nothing(runs: Runs) -> None:

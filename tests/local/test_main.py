@@ -129,7 +129,7 @@ def test_ingest_passes_the_folder_and_prints_what_came_out(
     (tmp_path / "my notes").mkdir()
     assert run(monkeypatch, "ingest", "--from=my notes", "--index=notes") == 0
     (made,) = api.runs.values()
-    assert made["conf"] == {"source": (tmp_path / "my notes").as_uri(), "index": "notes"}
+    assert made["conf"] == {"source": str(tmp_path / "my notes"), "index": "notes"}
     said = capsys.readouterr().out
     for words in (
         "7 found: 2 added, 1 changed, 1 unchanged, 1 empty, 2 quarantined, 0 vanished",
