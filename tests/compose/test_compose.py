@@ -1,0 +1,190 @@
+"""The stack for real: a fresh copy of the project, `up`, DAGs triggered by REST, two workers, `down`.
+
+The tests run in the order of this file, on one stack.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from local.client import Client
+from local.home import AirflowError
+from tests.compose.stack import SECRETS, Stack, compose_command, copy_project, wait_until
+
+pytestmark = pytest.mark.compose
+
+PORT = 18180
+UP_S = 600
+VISIBLE_S = 60
+RUN_S = 900
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("clone")
+    copy_project(folder)
+    shutil.copy(Path(__file__).with_name("probe_dag.py"), folder / "dags" / "probe_dag.py")
+    stack = Stack(folder=folder, name="fmops-test", port=PORT, compose=compose_command())
+    try:
+        stack.run("up", "--detach", "--build", timeout_s=1800)
+        stack.wait_healthy(UP_S)
+        yield stack
+    finally:
+        stack.run("down", "--volumes", "--remove-orphans", check=False)
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack) -> Iterator[Client]:
+    password = stack.exec("airflow-apiserver", "cat", f"{SECRETS}/admin_password")
+    with Client(f"http://127.0.0.1:{PORT}", password) as client:
+        yield client
+
+
+def finished(client: Client, dag_id: str, run_id: str) -> str:
+    """The state in which a run ended."""
+
+    def ended() -> str | None:
+        state = client.run_state(dag_id, run_id)
+        return state if state in ("success", "failed") else None
+
+    return wait_until(f"end of {dag_id}", ended, RUN_S)
+
+
+def test_only_the_made_password_opens_the_ui(stack: Stack, client: Client) -> None:
+    assert client.get("/version")["version"]
+    for wrong in ("admin", "airflow", ""):
+        with Client(client.url, wrong) as other, pytest.raises(AirflowError, match=r"/auth/token: 40"):
+            other.get("/dags")
+    assert httpx.get(f"{client.url}/api/v2/dags", trust_env=False).status_code == 401
+
+
+def test_dags_run_to_results(stack: Stack, client: Client) -> None:
+    start = time.monotonic()
+    ingestion, probe = client.dag("rag_ingestion"), client.dag("probe_long")
+    assert time.monotonic() - start < VISIBLE_S
+    assert not client.get("/importErrors")["import_errors"]
+    run, long_run = client.trigger(ingestion, {"corpus": "demo"}), client.trigger(probe, {})
+
+    assert finished(client, "probe_long", long_run) == "success"
+    assert client.xcom("probe_long", long_run, "long_task") >= 90
+    assert {task["try_number"] for task in client.task_instances("probe_long", long_run)} == {1}
+    assert client.xcom("probe_long", long_run, "surroundings") == {
+        "uid": 50000,
+        "path": ["/opt/airflow/config", "/opt/airflow/plugins", "/opt/airflow/dags"],
+        "pythonpath": None,
+        "include": "/opt/airflow/dags/include/__init__.py",
+    }
+
+    assert finished(client, "rag_ingestion", run) == "success"
+    counts = client.xcom("rag_ingestion", run, "index.check")
+    manifest = json.loads(stack.exec("airflow-worker", "cat", counts.pop("manifest_uri").removeprefix("file://")))
+    assert manifest["run_id"] == run
+    assert manifest["counts"] == counts
+    assert counts["documents_total"] == counts["added"] > 0
+    assert counts["chunks_embedded"] == counts["chunks_total"] > 0
+    passages = stack.exec("airflow-worker", "python", "-m", "include.rag.ask", "How do I retry a task?")
+    assert "score" in passages and "retr" in passages.lower()
+
+
+def test_a_new_dag_needs_no_build(stack: Stack, client: Client) -> None:
+    (stack.folder / "dags" / "added_later.py").write_text(
+        "from airflow.sdk import dag, task\n\n\n@dag(schedule=None)\ndef added_later():\n"
+        "    task(lambda: 1, task_id='one')()\n\n\nadded_later()\n"
+    )
+    dags = wait_until(
+        "the new DAG", lambda: {d["dag_id"] for d in client.pages("/dags", "dags")} & {"added_later"} or None, VISIBLE_S
+    )
+    assert dags == {"added_later"}
+
+
+def test_opensearch_stores_and_finds(stack: Stack) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{PORT + 1}", trust_env=False, timeout=30) as search:
+        search.put("/probe/_doc/1?refresh=true", json={"text": "a needle"}).raise_for_status()
+        hits = search.get("/probe/_search", params={"q": "text:needle"}).raise_for_status().json()["hits"]["hits"]
+    assert [hit["_id"] for hit in hits] == ["1"]
+
+
+def test_a_second_up_with_two_workers_keeps_the_secrets(stack: Stack, client: Client) -> None:
+    before = stack.secrets()
+    stack.run("up", "--detach", "--scale", "airflow-worker=2")
+    stack.wait_healthy(UP_S)
+    assert stack.secrets() == before
+    replies = stack.exec(
+        "airflow-worker", "sh", "-c", f'CELERY_BROKER_URL="$(cat {SECRETS}/broker_url)" celery inspect ping --json'
+    )
+    assert len(json.loads(replies)) == 2
+
+    with Client(client.url, before["admin_password"]) as again:  # a fresh login
+        run = again.trigger(again.dag("probe_meeting"), {})
+        assert finished(again, "probe_meeting", run) == "success"
+        hosts = {task["hostname"] for task in again.task_instances("probe_meeting", run)}
+    assert len(hosts) == 2, "four tasks at once, two a worker"
+
+
+def test_each_secret_is_for_its_reader_alone(stack: Stack) -> None:
+    modes = stack.exec("postgres", "sh", "-c", f"stat -c '%n %a %u' {SECRETS}/*").splitlines()
+    owners = {}
+    for line in modes:
+        name, mode, uid = line.rsplit(" ", 2)
+        assert mode == "600", name
+        owners[Path(name).name] = int(uid)
+    assert {name for name, uid in owners.items() if uid == 50000} == {
+        "admin_password",
+        "api_secret_key",
+        "broker_url",
+        "fernet_key",
+        "jwt_secret",
+        "sql_alchemy_conn",
+    }
+    assert {name for name, uid in owners.items() if uid == 0} == {"postgres_password", "redis_password"}
+    assert set(owners) - {name for name, uid in owners.items() if uid in (0, 50000)} == {"redis.conf"}
+
+
+def test_no_secret_shows(stack: Stack) -> None:
+    secrets = stack.secrets()
+    config = secrets.pop("redis.conf")
+    assert secrets["redis_password"] in config
+    assert all(len(value) >= 40 for value in secrets.values())
+    assert len(set(secrets.values())) == len(secrets)
+    places = {
+        "docker-compose config": stack.run("config"),
+        "docker inspect": json.dumps(stack.containers()),
+        "logs": stack.run("logs", "--no-color"),
+        "processes": "\n".join(command for _, _, command in stack.processes()),
+        "task logs": stack.exec("airflow-worker", "sh", "-c", "cat $(find /opt/airflow/logs -type f)"),
+    }
+    for place, text in places.items():
+        assert text, place
+        for name, value in secrets.items():
+            assert value not in text, f"{name} shows in {place}"
+
+
+def test_no_process_is_root(stack: Stack) -> None:
+    seen = set()
+    for service, uid, command in stack.processes():
+        assert uid != 0, f"{service}: {command}"
+        seen.add(service)
+    assert len(seen) == 8
+
+
+def test_packages_beside_airflow_s_agree(stack: Stack) -> None:
+    assert "No broken requirements" in stack.exec("airflow-apiserver", "python", "-m", "pip", "check")
+
+
+def test_down_leaves_no_container_and_keeps_the_data(stack: Stack) -> None:
+    before = stack.secrets()
+    stack.run("down")
+    assert stack.containers() == []
+    stack.run("up", "--detach", "postgres")
+    stack.wait_healthy(UP_S)
+    assert stack.secrets() == before
+    tables = "select count(*) from dag_run where state = 'success'"
+    command = f'PGPASSWORD="$(cat {SECRETS}/postgres_password)" psql -h 127.0.0.1 -U airflow -tAc "{tables}" airflow'
+    assert int(stack.exec("postgres", "sh", "-c", command)) >= 3
