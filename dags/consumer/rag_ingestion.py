@@ -17,7 +17,7 @@ Airflow packages. **Outputs**, below `<storage root>/<tenant>/rag/<index>/`: the
 documents, a manifest for each run (`runs/<run>/manifest.json`, written last), and `quarantine.jsonl` beside it with the
 documents that could not be read and why.
 
-**Cost.** With the defaults nothing but this machine's time: about 40 chunks a second on two cores. A run without
+**Cost.** With the defaults nothing but this machine's time: about 35 chunks a second on two cores. A run without
 changes embeds nothing and leaves the index untouched. Every embedding is metered under `<tenant>/usage/`.
 
 **Run it.** Trigger it with its defaults, or `make demo`; your own folder: `make ingest FROM=folder`; then
