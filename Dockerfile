@@ -13,7 +13,8 @@ RUN install -d -o airflow -g root /opt/fmops /opt/airflow/data
 USER airflow
 WORKDIR /opt/fmops
 COPY requirements.txt constraints.txt ./
-RUN uv pip install --no-cache -r requirements.txt -c constraints.txt
+# Bytecode is made here once, or each new container makes it for what it imports.
+RUN uv pip install --no-cache --compile-bytecode -r requirements.txt -c constraints.txt
 WORKDIR /opt/airflow
 
 FROM packages AS slim
@@ -28,7 +29,7 @@ ARG UV_DEFAULT_INDEX=${PIP_INDEX_URL:-https://pypi.org/simple}
 ARG UV_INDEX=${PIP_EXTRA_INDEX_URL}
 WORKDIR /opt/fmops
 COPY requirements-local.txt requirements-local-nodeps.txt ./
-RUN uv pip install --no-cache -r requirements-local.txt -c constraints.txt \
+RUN uv pip install --no-cache --compile-bytecode -r requirements-local.txt -c constraints.txt \
  && uv pip install --no-cache --no-deps -r requirements-local-nodeps.txt
 # The jobs environment: its packages cannot live beside Airflow's.
 COPY requirements-jobs.txt constraints-jobs.txt ./
