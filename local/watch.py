@@ -81,6 +81,10 @@ def say_failures(client: Client, tasks: list[dict[str, Any]], say: Callable[[str
         first = min(group, key=lambda task: task["map_index"])
         which = f"[{first['map_index']}]" if first["map_index"] >= 0 else ""
         others = f" (and {len(group) - 1} more like it)" if len(group) > 1 else ""
+        log_end = client.log_end(first)
+        if told := [line for line in log_end if line.startswith("FAILED ") and " UserError: " in line]:
+            say(told[-1])  # a wrong value: its one line says all
+            continue
         say(f"{task_id}{which} failed at try {first['try_number']}{others}; its log ends:")
-        for line in client.log_end(first):
+        for line in log_end:
             say(f"  {line}")

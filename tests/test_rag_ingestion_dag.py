@@ -150,4 +150,6 @@ def test_a_wrong_param_fails_before_any_work_at_the_first_try_with_one_line(runs
     assert state == "failed"
     first = next(task for task in runs.client.task_instances(DAG, run_id) if task["task_id"] == "source.prepare")
     assert (first["state"], first["try_number"]) == ("failed", 1)
-    assert any("overlap_tokens=200 must be smaller than chunk_tokens=200" in line for line in lines)
+    told = [line for line in lines if "overlap_tokens=200 must be smaller than chunk_tokens=200" in line]
+    assert len(told) == 1
+    assert lines[-1] == told[0]
