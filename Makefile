@@ -51,6 +51,7 @@ test: setup  ## run the tests that CI runs
 
 test-slow: setup  ## run the long tests
 	@$(PY) -m pytest -m "slow and not compose"; status=$$?; \
+	if [ $$status -eq 5 ]; then status=0; echo 'there is no long test yet'; fi; \
 	echo 'not run: the usual tests (make test), containers (make test-compose)'; exit $$status
 
 test-compose: setup  ## run the tests that need Docker
