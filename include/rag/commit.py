@@ -70,12 +70,14 @@ def commit(config: IngestConfig) -> dict[str, Any]:
     work = read_work(config, plan)
     pointer = ledger.pointer()
     done = pointer.run_id == config.run_id and pointer.work_digest == work.work_digest
+    version = pointer.version if done else plan.expected_version
     if not done and (work.stored or work.deleted):
         ledger.expect(plan.expected_version)
         _write_store(config, work)
         entries = _apply(config, ledger.read(plan.expected_version), work)
+        version += 1
         pointer = Pointer(
-            version=plan.expected_version + 1,
+            version=version,
             run_id=config.run_id,
             base_version=plan.base_version,
             work_digest=work.work_digest,
@@ -84,7 +86,7 @@ def commit(config: IngestConfig) -> dict[str, Any]:
             embedder_version=get_embedder(config.embedder).name,
         )
         ledger.commit(entries, pointer, expected_version=plan.expected_version)
-    counts = {"version": pointer.version, "documents": len(work.stored), "deleted": len(work.deleted)}
+    counts = {"version": version, "documents": len(work.stored), "deleted": len(work.deleted)}
     write_json(config.run_home / "commit.json", counts)
     log.info("committed: %s", counts)
     return counts
@@ -128,7 +130,8 @@ def news(config: IngestConfig) -> dict[str, Any] | None:
     path = config.run_home / "manifest.json"
     version = read_record(path, IngestionManifest).ledger_version
     told = _told(config)
-    if told.exists() and read_json(told)["ledger_version"] >= version:
+    last: int = read_json(told)["ledger_version"] if told.exists() else 0
+    if last >= version:
         return None
     return {"index": config.index, "tenant": config.tenant, "ledger_version": version, "manifest_uri": str(path)}
 

@@ -300,6 +300,22 @@ def test_the_news_is_told_once_for_each_version(ingestion: Ingestion, corpus: Pa
     assert told["ledger_version"] == 2
 
 
+def test_a_first_run_that_can_read_nothing_makes_no_index_and_no_news(ingestion: Ingestion, corpus: Path) -> None:
+    for path in corpus.iterdir():
+        path.write_bytes(b"\x00")
+    counts = ingestion.run("run-1")
+    assert (counts["found"], counts["quarantined"], counts["documents_total"]) == (8, 8, 0)
+    assert pipeline.publish(ingestion.prepare("run-1")) is None
+
+
+def test_an_unchanged_run_that_is_cleared_later_keeps_its_own_version(ingestion: Ingestion, corpus: Path) -> None:
+    ingestion.run("run-1")
+    ingestion.run("run-2")
+    (corpus / "new.txt").write_text("new")
+    ingestion.run("run-3")
+    assert pipeline.commit(ingestion.prepare("run-2"))["version"] == 1
+
+
 def test_two_sources_share_an_index_and_delete_only_their_own(ingestion: Ingestion, root: str, tmp_path: Path) -> None:
     ingestion.run("run-1")
     other = tmp_path / "other"
