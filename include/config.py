@@ -24,7 +24,7 @@ from pydantic_settings import (
 )
 
 from include.errors import UserError
-from include.names import NAME
+from include.names import NAME, SCHEMES
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     @field_validator("storage_root")
     @classmethod
     def _has_a_scheme(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("file://", "s3://", "memory://")):
+        if value is not None and not value.startswith(SCHEMES):
             raise ValueError("must start with file://, s3:// or memory://")
         return value
 

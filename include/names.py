@@ -1,4 +1,4 @@
-"""What a name of ours may be: it becomes part of paths, keys and filters."""
+"""What a name of ours may be, since it becomes part of paths, keys and filters; and what a place's URI begins with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from include.errors import UserError
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+SCHEMES = ("file://", "s3://", "memory://")
 
 
 def checked(field: str, value: str) -> str:

@@ -19,13 +19,12 @@ from upath import UPath
 
 from include.contracts import Record
 from include.errors import UserError
+from include.names import SCHEMES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 R = TypeVar("R", bound=Record)
-
-SCHEMES = ("file://", "s3://", "memory://")
 
 
 def location(uri: str) -> UPath:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parent.parent
+from local.home import PROJECT
+from local.options import read_options
 
 
 def _isolate() -> None:
@@ -22,12 +23,7 @@ def _isolate() -> None:
             del os.environ[name]
     home = tempfile.mkdtemp(prefix="fmops-tests-airflow-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
-    options = dict(
-        line.split("=", 1)
-        for line in (PROJECT / "airflow.env").read_text().splitlines()
-        if line and not line.startswith("#")
-    )
-    os.environ |= options
+    os.environ |= read_options(PROJECT / "airflow.env")
     os.environ["AIRFLOW_HOME"] = home
     os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(PROJECT / "dags")
     os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(PROJECT / "plugins")

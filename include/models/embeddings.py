@@ -146,12 +146,6 @@ TARGET_DEFAULT = {"local": "minilm", "aws": "minilm"}
 """Used where no setting or Param names one."""
 
 
-def check_name(name: str) -> None:
-    """UserError naming the known embedders, if this is none of them."""
-    if name not in EMBEDDERS:
-        raise UserError(f"embedder {name!r} is not known; choose one of {', '.join(sorted(EMBEDDERS))}")
-
-
 def check_installed(name: str) -> None:
     """UserError if the embedder is not known, or naming the requirements file that is not installed."""
     for package in get_embedder(name).packages:
@@ -160,8 +154,9 @@ def check_installed(name: str) -> None:
 
 
 def get_embedder(name: str) -> Embedder:
-    """The embedder of a name; its model is loaded on first use."""
-    check_name(name)
+    """The embedder of a name, its model loaded on first use; UserError naming the known ones."""
+    if name not in EMBEDDERS:
+        raise UserError(f"embedder {name!r} is not known; choose one of {', '.join(sorted(EMBEDDERS))}")
     return EMBEDDERS[name]()
 
 

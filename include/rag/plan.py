@@ -76,10 +76,11 @@ def make_plan(config: IngestConfig) -> Plan:
     source = FolderSource(config)
     listing = _listed(config, source)
     paths = {document_id(config.source, path): path for path in listing.paths}
+    wanted = (pipeline_name(config), config.use_case)
     due = [
         Due(doc_id=doc_id, path=path, action="changed" if doc_id in before else "added")
         for doc_id, path in paths.items()
-        if not _is_unchanged(config, source, [before.get(doc_id), now.get(doc_id)], held.get(doc_id))
+        if not _is_unchanged(wanted, source, [before.get(doc_id), now.get(doc_id)], held.get(doc_id))
     ]
     ours = {doc_id for entries in (before, now) for doc_id, entry in entries.items() if entry.source == config.source}
     gone = ours - paths.keys()
@@ -131,11 +132,13 @@ def _listed(config: IngestConfig, source: FolderSource) -> Listing:
 
 
 def _is_unchanged(
-    config: IngestConfig, source: FolderSource, entries: list[Entry | None], held: tuple[str, int] | None
+    wanted: tuple[str, str], source: FolderSource, entries: list[Entry | None], held: tuple[str, int] | None
 ) -> bool:
-    """Whether ledgers, store and source agree on a document. What cannot be read is due: the shard says why."""
+    """Whether ledgers, store and source agree on a document, as made by the wanted pipeline for the wanted use case.
+
+    What cannot be read is due: the shard says why.
+    """
     known = [entry for entry in entries if entry is not None]
-    wanted = (pipeline_name(config), config.use_case)
     if len(known) < len(entries) or any((entry.pipeline, entry.use_case) != wanted for entry in known):
         return False
     if known[-1].held != held:
