@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     vector_store: str | None = None
     """Name of the vector store. None: the target's own (see include/rag/stores)."""
 
+    document_seconds: float = Field(default=60.0, gt=0)
+    """Processor time that reading one document may take, in seconds; a document that loops is set aside after it."""
+
+    document_memory_mb: int = Field(default=768, ge=128)
+    """Memory that reading one document may take; so little that a worker of 2 GB lives beside it."""
+
     chat_url: str | None = None
     """Base URL of any OpenAI-compatible server (Ollama, vLLM, llama.cpp), such as http://localhost:11434/v1."""
 

@@ -11,6 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from include.errors import Fault
+
 
 def now() -> datetime:
     """The current time in UTC, with its zone."""
@@ -59,8 +61,30 @@ class UsageEvent(Record):
     error: str | None = None
 
 
+class DeadLetter(Record):
+    """A document, or one record of it, that an ingestion set aside; kept beside the results until it can be read."""
+
+    index: str
+    run_id: str
+    """The run that tried it last."""
+    doc_id: str
+    source: str
+    path: str
+    locator: str | None = None
+    """The record within the document, such as `line 7`; None: all of the document."""
+    content_digest: str = ""
+    """Of the bytes that could not be used; empty if they could not be had. The same bytes are not tried again."""
+    stage: Literal["read", "load", "chunk", "embed"]
+    fault: Fault
+    reason: str
+    attempt: int = 1
+    """How often these bytes were tried, this time included."""
+    reader: str = ""
+    """What tried them: chunker, embedder and limits. Another one tries them again."""
+
+
 class IngestionCounts(BaseModel):
-    """How many documents a run saw and what became of them; `found` is the sum of the next six."""
+    """How many documents a run saw and what became of them; `found` is the sum of the next seven."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,23 +95,30 @@ class IngestionCounts(BaseModel):
     empty: int
     """New or changed, without any text; kept in the ledger with no chunk."""
     quarantined: int
-    """Could not be read; the reasons lie in the quarantine file. What the index held of them stays."""
+    """Tried by this run and set aside; the reasons lie in the quarantine file. What the index held of them stays."""
+    still_quarantined: int
+    """Set aside by an earlier run and unchanged since, so not tried again."""
     vanished: int
     """Listed, but gone when it was to be read; the next run counts it as deleted."""
     deleted: int
     """In the ledger but no longer in the source; not part of `found`."""
     skipped: int
     """Files of kinds that are not read, or excluded by a pattern; not part of `found`."""
+    records_quarantined: int
+    """Records set aside by this run, of documents whose other records were read."""
     chunks_written: int
     chunks_embedded: int
-    """Less than chunks_written where a repeated task found its parts already there."""
+    """Less than chunks_written where a vector was reused, or a repeated task found its parts already there."""
+    chunks_reused: int
+    """Took their vector from a chunk of the same text, in the index or in the same part."""
     documents_total: int
     """In the index after the run, of all sources."""
     chunks_total: int
 
     @model_validator(mode="after")
     def _nothing_is_lost(self) -> IngestionCounts:
-        parts = self.unchanged + self.added + self.changed + self.empty + self.quarantined + self.vanished
+        parts = self.unchanged + self.added + self.changed + self.empty
+        parts += self.quarantined + self.still_quarantined + self.vanished
         if self.found != parts:
             raise ValueError(f"{self.found} documents were found, but {parts} are accounted for")
         return self

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.callbacks import log_failure
-from include.errors import DocumentError, DriftError, StateMovedError, UserError
+from include.errors import DocumentError, DriftError, GateError, StateMovedError, ToleranceError, UserError
 
 if TYPE_CHECKING:
     from airflow.sdk import ExceptionRetryPolicy
@@ -20,6 +20,8 @@ RETRY_CANNOT_HELP: tuple[type[Exception], ...] = (
     DocumentError,
     StateMovedError,
     DriftError,
+    ToleranceError,
+    GateError,
     PermissionError,
 )
 RETRY_MAY_HELP: tuple[type[Exception], ...] = (ConnectionError, TimeoutError)

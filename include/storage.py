@@ -5,6 +5,7 @@ A thin layer over universal_pathlib and fsspec, which Airflow's own ObjectStorag
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -12,6 +13,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -80,6 +82,21 @@ def write_bytes(path: UPath, data: bytes) -> None:
         if os.path.exists(temporary):  # noqa: PTH110
             os.unlink(temporary)  # noqa: PTH108
         raise
+
+
+@contextmanager
+def exclusive(path: UPath) -> Iterator[None]:
+    """Hold a lock file for the block, waiting for whoever holds it; its holder's death frees it.
+
+    On a file system that all writers share. An object store has no such lock: there a DAG's max_active_runs serialises.
+    """
+    if not is_local(path):
+        yield
+        return
+    os.makedirs(os.path.dirname(path.path), exist_ok=True)  # noqa: PTH103, PTH120
+    with open(path.path, "ab") as file:  # noqa: PTH123
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_json(path: UPath, value: Any) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from include.config import load_settings
 from local.home import PROJECT, USER, Home, Running
 from local.processes import MARK
 
@@ -52,6 +53,7 @@ def environment(
         "AIRFLOW__API__BASE_URL": running.url,
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "FMOPS_STORAGE_ROOT": load_settings().root,  # the web server's page of reports cannot ask include/config.py
         **options,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         MARK: running.mark,

@@ -12,7 +12,7 @@ from airflow.sdk import ExceptionRetryPolicy, RetryAction
 
 from include.callbacks import log_failure
 from include.dag_defaults import default_args, retry_policy
-from include.errors import DocumentError, DriftError, StateMovedError, UserError
+from include.errors import DocumentError, DriftError, GateError, StateMovedError, ToleranceError, UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -24,6 +24,8 @@ PROJECT = Path(__file__).resolve().parents[1]
         (DocumentError("x"), RetryAction.FAIL),
         (StateMovedError("x"), RetryAction.FAIL),
         (DriftError("x"), RetryAction.FAIL),
+        (ToleranceError("x"), RetryAction.FAIL),
+        (GateError("x"), RetryAction.FAIL),
         (PermissionError("x"), RetryAction.FAIL),
         (ConnectionResetError("x"), RetryAction.RETRY),
         (TimeoutError("x"), RetryAction.RETRY),

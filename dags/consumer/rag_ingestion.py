@@ -2,23 +2,26 @@
 # RAG ingestion
 
 Turns a folder or a bucket of documents into an index that answers questions: reads, chunks and embeds what is new or
-changed since the last run, removes what is gone, and tells whoever waits for the index that it is ready.
+changed since the last run, removes what is gone, measures how well the index finds things, and tells whoever waits for
+it that it is ready.
 
 ```
- source                embed                  index
- prepare -> plan  ->   shard [0..n]     ->    commit -> check -> publish -> remember
- resolve    list and   read, chunk,           store,    store    asset      that it
- Params     compare    embed; one Parquet     then      against  event      was told
-            digests    part per 16 documents  ledger    ledger   `rag_index`
+ source                embed                  index              quality               news
+ prepare -> plan  ->   shard [0..n]     ->    commit -> check -> evaluate -> gate  ->  publish -> remember
+ resolve    list and   read, chunk,           store,    store    questions   refuse    asset      that it
+ Params     compare    embed; one Parquet     then      against  with known  a bad     event      was told
+            stamps     part per 16 documents  ledger    ledger   answers     index     `rag_index`
 ```
 
-**Inputs.** Text, Markdown, HTML and JSON lines below `source`; with no source, the documentation inside the installed
-Airflow packages. **Outputs**, below `<storage root>/<tenant>/rag/<index>/`: the vector store, the ledger of its
-documents, a manifest for each run (`runs/<run>/manifest.json`, written last), and `quarantine.jsonl` beside it with the
-documents that could not be read and why.
+**Inputs.** Text, Markdown, HTML, PDF, DOCX, PPTX, XLSX, CSV, mail, JSON, JSON lines and Parquet below `source`; with no
+source, the documentation inside the installed Airflow packages and a few samples. **Outputs**, below
+`<storage root>/<tenant>/rag/<index>/`: the vector store, the ledger of its documents, and for each run, in
+`runs/<run>/`, `manifest.json` (written last), `quarantine.jsonl` (what could not be read, and why) and `retrieval.html`
+(how good retrieval is; linked from the task `quality.evaluate`).
 
 **Cost.** With the defaults nothing but this machine's time: about 35 chunks a second on two cores. A run without
-changes embeds nothing and leaves the index untouched. Every embedding is metered under `<tenant>/usage/`.
+changes reads no document, embeds nothing and leaves the index untouched. Every embedding is metered under
+`<tenant>/usage/`.
 
 **Run it.** Trigger it with its defaults, or `make demo`; your own folder: `make ingest FROM=folder`; then
 `make ask Q="..."`. Any task may be cleared and run again with the same result. Runs are serialised: an index has one
@@ -117,6 +120,46 @@ PARAMS = {
     "documents_per_shard": Param(
         50, type="integer", minimum=1, description="Documents of one mapped task.", section="How"
     ),
+    "tolerate": Param(
+        "bad_data",
+        enum=["none", "bad_data", "all"],
+        title="Tolerate",
+        description="What may be set aside without failing the run. none: nothing. bad_data: documents and records "
+        "that cannot be read. all: also what storage or the embedding model fail on.",
+        section="Bad documents",
+    ),
+    "replay_quarantine": Param(
+        False,
+        type="boolean",
+        title="Replay the quarantine",
+        description="Try again what was set aside and has not changed since.",
+        section="Bad documents",
+    ),
+    "golden": Param(
+        None,
+        type=["null", "string"],
+        title="Golden questions",
+        description='Your own questions: a JSON lines file, one {"question": "...", "relevant": ["path", ...]} a line. '
+        "Empty: made from the source.",
+        examples=["/data/handbook-questions.jsonl", "s3://my-bucket/questions.jsonl"],
+        section="Quality",
+    ),
+    "min_recall_at_5": Param(
+        0.5,
+        type="number",
+        minimum=0,
+        maximum=1,
+        description="Refuse the index if recall@5 surely lies below; 0 switches it off.",
+        section="Quality",
+    ),
+    "min_mrr": Param(
+        0.4,
+        type="number",
+        minimum=0,
+        maximum=1,
+        description="Refuse the index if the mean reciprocal rank surely lies below; 0 switches it off.",
+        section="Quality",
+    ),
 }
 
 
@@ -160,6 +203,22 @@ def check(config: dict):
     return pipeline.check(config)
 
 
+@task
+def evaluate(config: dict, *, ti=None):
+    """Ask the index questions whose answers are known; write the report beside the manifest."""
+    from include.rag import pipeline
+
+    return pipeline.evaluate(config, dag_id=ti.dag_id, task_id=ti.task_id)
+
+
+@task
+def gate(evaluated: dict) -> str:
+    """Refuse an index that surely finds less than it must."""
+    from include.rag import pipeline
+
+    return pipeline.gate(evaluated)
+
+
 @task(outlets=[RAG_INDEX])
 def publish(config: dict, *, outlet_events=None):
     """Tell that the index is ready, unless this version of it was told before."""
@@ -197,18 +256,22 @@ def rag_ingestion():
 
     @task_group(group_id="embed")
     def embed_shards(config, shards):
-        return embed.partial(config=config).expand(shard=shards)
+        embed.partial(config=config).expand(shard=shards)
 
     @task_group(group_id="index")
     def write_index(config):
-        committed = commit(config)
-        told = publish(config)
-        committed >> check(config) >> told
-        remember(config, told)
-        return committed
+        commit(config) >> check(config)
+
+    @task_group(group_id="quality")
+    def judge(config):
+        gate(evaluate(config))
+
+    @task_group(group_id="news")
+    def tell(config):
+        remember(config, publish(config))
 
     config, shards = read_source()
-    embed_shards(config, shards) >> write_index(config)
+    embed_shards(config, shards) >> write_index(config) >> judge(config) >> tell(config)
 
 
 rag_ingestion()

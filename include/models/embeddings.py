@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from include.errors import UserError
+from include.errors import EmbeddingError, UserError
 from include.models.metering import Meter
 
 if TYPE_CHECKING:
@@ -161,11 +161,11 @@ def get_embedder(name: str) -> Embedder:
 
 
 def embed_metered(embedder: Embedder, texts: Sequence[str], meter: Meter) -> Vectors:
-    """embed(), with a usage event whether it succeeds or not."""
+    """embed(), with a usage event whether it succeeds or not; EmbeddingError if the answer cannot be the vectors."""
     started = time.monotonic()
     status: Literal["ok", "error"] = "error"
     try:
-        vectors = embedder.embed(texts)
+        vectors = _checked(embedder, texts, embedder.embed(texts))
         status = "ok"
         return vectors
     finally:
@@ -176,6 +176,27 @@ def embed_metered(embedder: Embedder, texts: Sequence[str], meter: Meter) -> Vec
             tokens_in=sum(map(embedder.count_tokens, texts)),
             latency_ms=(time.monotonic() - started) * 1000,
         )
+
+
+_ENOUGH_TO_DIFFER = 8
+"""A few texts may share a vector, such as the same words in another order; as many different ones do not."""
+
+
+def _checked(embedder: Embedder, texts: Sequence[str], vectors: Vectors) -> Vectors:
+    """The vectors, if they are one unit vector for each text and different texts have different ones."""
+    import numpy as np
+
+    wanted = (len(texts), embedder.dimension)
+    if vectors.shape != wanted:
+        raise EmbeddingError(f"{embedder.name} answered {vectors.shape} for {len(texts)} texts, must be {wanted}")
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not np.isclose(lengths, 1.0, atol=1e-3).all():
+        worst = int(np.argmax(np.abs(np.nan_to_num(lengths, nan=np.inf) - 1.0)))
+        length = lengths[worst]
+        raise EmbeddingError(f"{embedder.name} answered a vector of length {length} for text {worst}, must be 1")
+    if len(set(texts)) >= _ENOUGH_TO_DIFFER and np.ptp(vectors, axis=0).max() == 0:
+        raise EmbeddingError(f"{embedder.name} answered the same vector for {len(set(texts))} different texts")
+    return vectors
 
 
 def _packaged(package: str, file: str) -> Path:

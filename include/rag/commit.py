@@ -1,4 +1,4 @@
-"""commit(), check() and publish(): the one writer of an index, the comparison with its ledger, and the news of it.
+"""commit() and check(): the one writer of an index, and the comparison with its ledger.
 
 The order makes every step safe to repeat: the store first, by ids that are digests; then the ledger's snapshot; then
 its pointer. A run that dies in between is repeated by its next attempt and comes to the same rows.
@@ -7,32 +7,31 @@ its pointer. A run that dies in between is repeated by its next attempt and come
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from include.contracts import IngestionCounts, IngestionManifest, now
-from include.errors import DriftError
+from include.contracts import DeadLetter, now
 from include.models.embeddings import get_embedder
 from include.rag.config import IngestConfig
 from include.rag.embed import Outcome, part_uri, read_result
-from include.rag.ledger import Entry, Ledger, Pointer
-from include.rag.plan import Plan, make_chunker, pipeline_name, read_deleted, read_plan
-from include.rag.stores import Store, chunk_schema, open_store
-from include.storage import (
-    digest,
-    read_json,
-    read_parquet,
-    read_record,
-    write_json,
-    write_jsonl,
-    write_record,
+from include.rag.ledger import STAMP_COLUMNS, Entry, Ledger, Pointer, Snapshot
+from include.rag.plan import (
+    Plan,
+    pipeline_name,
+    read_deleted,
+    read_kept_letters,
+    read_plan,
+    read_restamped,
+    reader_name,
 )
+from include.rag.quarantine import enforce, write_letters
+from include.rag.stores import chunk_schema, open_store
+from include.storage import digest, exclusive, read_json, read_parquet, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from upath import UPath
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +48,7 @@ class Work:
     outcomes: tuple[Outcome, ...]
     deleted: tuple[str, ...]
     chunks_embedded: int
+    chunks_reused: int
 
     @property
     def stored(self) -> dict[str, Outcome]:
@@ -64,18 +64,37 @@ class Work:
 def commit(config: IngestConfig) -> dict[str, Any]:
     """Write the store, then the ledger; returns small counts. Does nothing if this very work is committed already.
 
-    Raises StateMovedError, before anything is written, if another run committed since the plan was made.
+    Raises ToleranceError if more was set aside than the run tolerates, and StateMovedError if another run committed
+    something else since the plan was made; both before anything is written to the index.
     """
-    plan, ledger = read_plan(config), Ledger(config.home)
+    plan = read_plan(config)
     work = read_work(config, plan)
+    letters = dead_letters(config, work)
+    quarantine_uri = write_letters(config, letters)
+    enforce(config, letters)
+    with exclusive(config.home / "commit.lock"):
+        version = _commit(config, plan, work)
+    counts = {"version": version, "documents": len(work.stored), "deleted": len(work.deleted)}
+    write_json(config.run_home / "commit.json", {**counts, "quarantine_uri": quarantine_uri})
+    log.info("committed: %s", counts)
+    return counts
+
+
+def _commit(config: IngestConfig, plan: Plan, work: Work) -> int:
+    """The version that the ledger has afterwards."""
+    ledger = Ledger(config.home)
     pointer = ledger.pointer()
-    done = pointer.run_id == config.run_id and pointer.work_digest == work.work_digest
-    version = pointer.version if done else plan.expected_version
-    if not done and (work.stored or work.deleted):
+    if not (work.stored or work.deleted):
+        version = plan.expected_version
+    elif pointer.run_id == config.run_id and pointer.work_digest == work.work_digest:
+        version = pointer.version
+    elif pointer.version != plan.expected_version and _is_there(config, ledger.read(pointer.version), work):
+        log.info("another run committed the same documents meanwhile: nothing is left to write")
+        version = pointer.version
+    else:
         ledger.expect(plan.expected_version)
         _write_store(config, work)
-        entries = _apply(config, ledger.read(plan.expected_version), work)
-        version += 1
+        version = plan.expected_version + 1
         pointer = Pointer(
             version=version,
             run_id=config.run_id,
@@ -85,88 +104,58 @@ def commit(config: IngestConfig) -> dict[str, Any]:
             embedder=config.embedder,
             embedder_version=get_embedder(config.embedder).name,
         )
-        ledger.commit(entries, pointer, expected_version=plan.expected_version)
-    counts = {"version": version, "documents": len(work.stored), "deleted": len(work.deleted)}
-    write_json(config.run_home / "commit.json", counts)
-    log.info("committed: %s", counts)
-    return counts
-
-
-def check(config: IngestConfig) -> tuple[IngestionManifest, UPath]:
-    """Compare the store with the ledger, then write the run's manifest; DriftError names the documents that differ.
-
-    A run that is checked again after others committed is only described: the store is theirs by then.
-    """
-    plan, ledger = read_plan(config), Ledger(config.home)
-    work = read_work(config, plan)
-    version = read_json(config.run_home / "commit.json")["version"]
-    entries = ledger.read(version)
-    store = _store(config)
-    if version == ledger.pointer().version:
-        _compare(entries, store.documents())
-    manifest = IngestionManifest(
-        tenant=config.tenant,
-        use_case=config.use_case,
-        index=config.index,
-        run_id=config.run_id,
-        source_uri=config.source,
-        store=config.store,
-        store_uri=store.uri,
-        embedder=get_embedder(config.embedder).name,
-        chunker=make_chunker(config).name,
-        ledger_uri=ledger.uri(version),
-        ledger_version=version,
-        quarantine_uri=_write_quarantine(config, work),
-        counts=_count(plan, work, entries),
-    )
-    path = config.run_home / "manifest.json"
-    write_record(path, manifest)
-    log.info("%s", manifest.counts)
-    return manifest, path
-
-
-def news(config: IngestConfig) -> dict[str, Any] | None:
-    """What to tell about the index, its manifest's URI among it; None if this version of it was told already."""
-    path = config.run_home / "manifest.json"
-    version = read_record(path, IngestionManifest).ledger_version
-    told = _told(config)
-    last: int = read_json(told)["ledger_version"] if told.exists() else 0
-    if last >= version:
-        return None
-    return {"index": config.index, "tenant": config.tenant, "ledger_version": version, "manifest_uri": str(path)}
-
-
-def remember(config: IngestConfig, told: dict[str, Any]) -> None:
-    """Note that this version was told: called after the telling, so that news is told twice rather than never."""
-    write_json(_told(config), told)
+        snapshot = _apply(config, ledger.read(plan.expected_version), work)
+        ledger.commit(snapshot, pointer, expected_version=plan.expected_version)
+    _stamp(config, ledger, work)
+    return version
 
 
 def read_work(config: IngestConfig, plan: Plan) -> Work:
     """Gather what the shards of a plan left; FileNotFoundError names a shard that left nothing."""
-    parts: list[str] = []
-    outcomes: list[Outcome] = []
-    embedded = 0
-    for shard in plan.shards:
-        shard_parts, shard_outcomes, shard_embedded = read_result(config, shard)
-        parts += shard_parts
-        outcomes += shard_outcomes
-        embedded += shard_embedded
+    results = [read_result(config, shard) for shard in plan.shards]
     return Work(
-        parts=tuple(parts),
-        outcomes=tuple(outcomes),
+        parts=tuple(part for result in results for part in result["parts"]),
+        outcomes=tuple(outcome for result in results for outcome in result["outcomes"]),
         deleted=tuple(read_deleted(config)),
-        chunks_embedded=embedded,
+        chunks_embedded=sum(result["chunks_embedded"] for result in results),
+        chunks_reused=sum(result["chunks_reused"] for result in results),
     )
 
 
+def dead_letters(config: IngestConfig, work: Work) -> list[DeadLetter]:
+    """What of the source is set aside: by earlier runs and unchanged since, then by this one."""
+    reader = reader_name(config)
+    letters = [DeadLetter(**row) for row in read_kept_letters(config)]
+    for outcome in work.outcomes:
+        known = {
+            "tenant": config.tenant,
+            "use_case": config.use_case,
+            "index": config.index,
+            "run_id": config.run_id,
+            "doc_id": outcome.doc_id,
+            "source": config.source,
+            "path": outcome.path,
+            "content_digest": outcome.content_digest,
+            "attempt": outcome.attempt,
+            "reader": reader,
+        }
+        if outcome.status == "quarantined":
+            why = {"stage": outcome.stage, "fault": outcome.fault, "reason": outcome.reason}
+            letters.append(DeadLetter(**known, **why))
+        for locator, reason in outcome.rejects:
+            letters.append(DeadLetter(**known, locator=locator, stage="load", fault="malformed", reason=reason))
+    return letters
+
+
 def _write_store(config: IngestConfig, work: Work) -> None:
-    store = _store(config)
+    store = open_store(config.store, config.home, get_embedder(config.embedder).dimension)
     stored, written_at = work.stored, now()
     parts = iter(work.parts)
     while group := list(islice(parts, PARTS_PER_WRITE)):
         rows = _read_parts(config, group, written_at)
         doc_ids = [row["doc_id"] for part in group for row in read_json(part_uri(config, part).with_suffix(".json"))]
         store.replace([doc_id for doc_id in doc_ids if doc_id in stored], rows)
+        log.info("written: %d chunks of %d documents", rows.num_rows, len(doc_ids))
     deleted = iter(work.deleted)
     while batch := list(islice(deleted, IDS_PER_DELETE)):
         store.delete(batch)
@@ -185,12 +174,10 @@ def _read_parts(config: IngestConfig, parts: list[str], written_at: datetime) ->
     return table.select(schema.names)
 
 
-def _apply(config: IngestConfig, entries: dict[str, Entry], work: Work) -> dict[str, Entry]:
-    gone = set(work.deleted)
-    entries = {doc_id: entry for doc_id, entry in entries.items() if doc_id not in gone}
+def _apply(config: IngestConfig, before: Snapshot, work: Work) -> Snapshot:
     pipeline = pipeline_name(config)
-    for doc_id, outcome in work.stored.items():
-        entries[doc_id] = Entry(
+    entries = (
+        Entry(
             doc_id=doc_id,
             source=config.source,
             path=outcome.path,
@@ -201,61 +188,30 @@ def _apply(config: IngestConfig, entries: dict[str, Entry], work: Work) -> dict[
             chunks=outcome.chunks,
             run_id=config.run_id,
         )
-    return entries
-
-
-def _compare(entries: dict[str, Entry], held: dict[str, tuple[str, int]]) -> None:
-    expected = {doc_id: entry.held for doc_id, entry in entries.items() if entry.held}
-    if expected == held:
-        return
-    wrong = sorted(doc_id for doc_id in expected.keys() | held.keys() if expected.get(doc_id) != held.get(doc_id))
-    shown = ", ".join(
-        f"{entries[d].path if d in entries else d}: ledger {_brief(expected.get(d))}, store {_brief(held.get(d))}"
-        for d in wrong[:10]
+        for doc_id, outcome in work.stored.items()
     )
-    raise DriftError(f"{len(wrong)} documents differ between ledger and store; the next run repairs them: {shown}")
+    after = before.replaced(work.deleted, map(asdict, entries))
+    assert isinstance(after, Snapshot)
+    return after
 
 
-def _brief(held: tuple[str, int] | None) -> str:
-    return "nothing" if held is None else f"{held[1]} chunks of {held[0][:8]}"
+def _is_there(config: IngestConfig, entries: Snapshot, work: Work) -> bool:
+    """Whether a ledger holds all that this work would write, and none of what it would delete."""
+    pipeline = pipeline_name(config)
+    for doc_id, outcome in work.stored.items():
+        entry = entries.get(doc_id)
+        wanted = (outcome.content_digest, pipeline, config.use_case)
+        if entry is None or (entry.content_digest, entry.pipeline, entry.use_case) != wanted:
+            return False
+    return not any(entries.get(doc_id) for doc_id in work.deleted)
 
 
-def _count(plan: Plan, work: Work, entries: dict[str, Entry]) -> IngestionCounts:
-    status = [outcome.status for outcome in work.outcomes]
-    actions = [outcome.action for outcome in work.outcomes if outcome.status == "ok"]
-    return IngestionCounts(
-        found=plan.found,
-        unchanged=plan.unchanged,
-        added=actions.count("added"),
-        changed=actions.count("changed"),
-        empty=status.count("empty"),
-        quarantined=status.count("quarantined"),
-        vanished=status.count("vanished"),
-        deleted=plan.deleted,
-        skipped=plan.skipped,
-        chunks_written=sum(outcome.chunks for outcome in work.stored.values()),
-        chunks_embedded=work.chunks_embedded,
-        documents_total=len(entries),
-        chunks_total=sum(entry.chunks for entry in entries.values()),
-    )
-
-
-def _write_quarantine(config: IngestConfig, work: Work) -> str | None:
-    rows = [
-        {"path": outcome.path, "content_digest": outcome.content_digest, "reason": outcome.reason}
-        for outcome in work.outcomes
-        if outcome.status == "quarantined"
-    ]
-    if not rows:
-        return None
-    path = config.run_home / "quarantine.jsonl"
-    write_jsonl(path, rows)
-    return str(path)
-
-
-def _store(config: IngestConfig) -> Store:
-    return open_store(config.store, config.home, get_embedder(config.embedder).dimension)
-
-
-def _told(config: IngestConfig) -> UPath:
-    return config.home / "published.json"
+def _stamp(config: IngestConfig, ledger: Ledger, work: Work) -> None:
+    """Keep by which stamps the documents were read, so that the next plan need not read them."""
+    fresh = {row["doc_id"]: row for row in read_restamped(config)}
+    for outcome in work.outcomes:
+        if outcome.content_digest and outcome.stamp:
+            values = (outcome.doc_id, outcome.stamp, outcome.content_digest)
+            fresh[outcome.doc_id] = dict(zip(STAMP_COLUMNS, values, strict=True))
+    if fresh or work.deleted:
+        ledger.write_stamps(ledger.stamps().replaced(work.deleted, fresh.values()))

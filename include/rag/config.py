@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +15,7 @@ from include.errors import UserError
 from include.models import embeddings
 from include.names import NAME
 from include.rag import stores
+from include.rag.reader import Limits
 from include.storage import local_uri, location, run_key
 
 
@@ -38,6 +39,19 @@ class IngestConfig(BaseModel):
     chunk_tokens: int = Field(ge=16)
     overlap_tokens: int = Field(ge=0)
     documents_per_shard: int = Field(ge=1)
+    document_seconds: float = Field(default=60, gt=0)
+    document_memory_mb: int = Field(default=768, ge=128)
+    tolerate: Literal["none", "bad_data", "all"] = "bad_data"
+    replay_quarantine: bool = False
+    golden: str | None = None
+    """URI of a JSON lines file of questions; None: they are made from the source."""
+    min_recall_at_5: float = Field(default=0.5, ge=0, le=1)
+    min_mrr: float = Field(default=0.4, ge=0, le=1)
+
+    @property
+    def limits(self) -> Limits:
+        """What reading one document may cost."""
+        return Limits(seconds=self.document_seconds, memory_mb=self.document_memory_mb)
 
     @model_validator(mode="after")
     def _values_fit_together(self) -> IngestConfig:
@@ -74,17 +88,20 @@ def resolve(params: Mapping[str, Any], run_id: str, settings: Settings | None = 
     Raises UserError with one line that names the Param, its value and what is allowed.
     """
     settings = settings or load_settings()
-    known = {"tenant", "use_case", "index", "source", "include", "exclude", "embedder", "store"}
-    known |= {"chunk_tokens", "overlap_tokens", "documents_per_shard"}
+    known = IngestConfig.model_fields.keys() - {"root", "run_id"}
     values = {name: value for name, value in params.items() if name in known and value is not None}
     values.setdefault("tenant", settings.tenant)
     values.setdefault("use_case", settings.use_case)
+    values |= {"document_seconds": settings.document_seconds, "document_memory_mb": settings.document_memory_mb}
     values.setdefault("embedder", settings.embedder or embeddings.TARGET_DEFAULT[settings.target])
     values.setdefault("store", settings.vector_store or stores.TARGET_DEFAULT[settings.target])
     stores.check_name(values["store"])
     embeddings.check_installed(values["embedder"])
     source = values.get("source")
     values["source"] = source_uri(source) if source else str(demo_home(settings.root))
+    golden = values.get("golden")
+    if golden and "://" not in golden:
+        values["golden"] = local_uri(golden)
     try:
         return IngestConfig(root=settings.root, run_id=run_id, **values)
     except ValidationError as error:

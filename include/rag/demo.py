@@ -1,4 +1,4 @@
-"""The demo's documents: the documentation that lies inside the installed Airflow and provider packages, as files.
+"""The demo's documents: the documentation inside the installed Airflow and provider packages, and our own samples.
 
 | folder           | format     | made of                                                             |
 |------------------|------------|---------------------------------------------------------------------|
@@ -8,15 +8,19 @@
 | `metrics/`       | plain text | the metrics that Airflow emits                                      |
 | `guides/`        | Markdown   | the pages that packages ship, and the packages' own descriptions    |
 | `reference/`     | Markdown   | the docstrings of public modules, classes and functions             |
+| `samples/`       | PDF, DOCX, | documents of our own, from the folder `samples` beside this module; |
+|                  | HTML, ...  | they join every corpus, beside its size                             |
 
 Packages are read as files, never imported. The same packages give the same names and bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import Distribution, distributions
+from pathlib import Path
 from typing import Any, Literal
 
 from upath import UPath
@@ -28,8 +32,12 @@ from include.storage import read_json, write_bytes, write_json
 DEMO_CHARACTERS = 1_100_000
 """Size of the `demo` corpus: about 3,000 chunks of at most 200 tokens, which two cores embed in 90 seconds."""
 
-_BUILDER = 2
+_BUILDER = 3
 """Raise it with every change of what is built from the same packages."""
+
+SAMPLES = Path(__file__).with_name("samples")
+"""Where the documents of our own lie; a sync to MWAA takes them along."""
+_SAMPLE_NAME = re.compile(r"[a-z-]+\.(csv|docx|eml|html|pdf|pptx|xlsx)")
 
 # What a DAG's author needs first; then the other packages by name.
 _ORDER = ["apache-airflow", "apache-airflow-task-sdk", "apache-airflow-providers-standard"]
@@ -39,24 +47,26 @@ _ORDER += ["apache-airflow-providers-amazon", "apache-airflow-core"]
 def build(target: UPath, corpus: Literal["demo", "full"], packages: Sequence[Distribution] | None = None) -> int:
     """Bring the documents below target up to date and return their number; files that others put there stay.
 
-    `demo` holds the first DEMO_CHARACTERS of the order in which demo_sources yields documents, `full` all. What was
-    written is listed in a file beside the folder, `<target>.json`; as long as that matches the installed packages
-    nothing is read. `packages` is what is installed, if not told.
+    Both hold the samples; `demo` the first DEMO_CHARACTERS of the order in which demo_sources yields documents, `full`
+    all. What was written is listed in a file beside the folder, `<target>.json`; as long as that matches samples and
+    installed packages, no package is read. `packages` is what is installed, if not told.
     """
     installed = _installed(distributions() if packages is None else packages)
+    samples = _samples()
     wanted = {
         "schema_version": 1,
         "builder": _BUILDER,
         "corpus": corpus,
         "demo_characters": DEMO_CHARACTERS,
         "packages": {one.name: one.version for one in installed},
+        "samples": {name: hashlib.sha256(data).hexdigest() for name, data in samples.items()},
     }
     list_file = target.parent / f"{target.name}.json"
     found = read_json(list_file) if list_file.exists() else {}
     written = {name for name in found.get("names", ()) if _OWN_NAME.fullmatch(name)}
     if found.get("complete") and wanted.items() <= found.items() and written <= _present(target):
         return len(written)
-    made = {name: text.encode() for name, text in _within(corpus, documents(installed))}
+    made = samples | {name: text.encode() for name, text in _within(corpus, documents(installed))}
     # What may be there from now on, so that a build after a crash knows what to remove.
     write_json(list_file, {**wanted, "complete": False, "names": sorted(written | made.keys())})
     for name, data in made.items():
@@ -85,6 +95,12 @@ def _installed(found: Iterable[Distribution]) -> list[Package]:
         raise UserError("no package apache-airflow is installed here: the demo's documents are made of it")
     rank = {name: place for place, name in enumerate(_ORDER)}
     return sorted(ours.values(), key=lambda one: (rank.get(one.name, len(rank)), one.name))
+
+
+def _samples() -> dict[str, bytes]:
+    """The documents of SAMPLES by name; what else lies there, such as its README, is no document of the demo."""
+    files = sorted(file for file in SAMPLES.iterdir() if _SAMPLE_NAME.fullmatch(file.name))
+    return {f"samples/{file.name}": file.read_bytes() for file in files}
 
 
 def _within(corpus: str, made: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:

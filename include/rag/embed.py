@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from upath import UPath
 
-from include.errors import DocumentError
+from include.errors import DocumentError, EmbeddingError, Fault
 from include.models.embeddings import Embedder, embed_metered, get_embedder
 from include.models.metering import Meter
+from include.rag.chunking import Chunk
 from include.rag.config import IngestConfig
-from include.rag.load import load
-from include.rag.plan import Due, make_chunker, pipeline_name, read_shard
+from include.rag.plan import Due, make_chunker, pipeline_name, read_plan, read_shard
+from include.rag.reader import Reader
 from include.rag.source import FolderSource, content_digest
-from include.rag.split import Chunk, Chunker
-from include.rag.stores import chunk_schema
+from include.rag.stores import chunk_schema, open_store
 from include.storage import digest, read_json, write_json, write_parquet
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 log = logging.getLogger(__name__)
@@ -42,56 +43,62 @@ class Outcome:
     path: str
     action: Literal["added", "changed"]
     status: Literal["ok", "empty", "quarantined", "vanished"]
+    stamp: str = ""
+    attempt: int = 1
     content_digest: str = ""
     title: str = ""
     chunks: int = 0
+    stage: Literal["", "read", "load", "chunk", "embed"] = ""
+    fault: Fault | Literal[""] = ""
     reason: str = ""
     """Why it was set aside."""
+    rejects: tuple[tuple[str, str], ...] = ()
+    """(locator, reason) of each of its records that was set aside."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Read:
     due: Due
-    data: bytes
-    content_digest: str
+    chunks: list[Chunk]
+    outcome: Outcome
 
 
 def embed_shard(config: IngestConfig, shard: str, meter: Meter) -> dict[str, Any]:
     """Make the parts of a shard and write its result last; returns small counts for the task's XCom."""
     due = read_shard(config, shard)
-    worker = _Worker(config, meter)
     parts: list[str] = []
     outcomes: list[Outcome] = []
     started = time.monotonic()
-    for start in range(0, len(due), DOCUMENTS_PER_PART):
-        part, results = worker.make_part(due[start : start + DOCUMENTS_PER_PART])
-        parts += [part] if part else []
-        outcomes += results
-        rate = len(outcomes) / max(time.monotonic() - started, 1e-9)
-        left = (len(due) - len(outcomes)) / rate
-        log.info("%s: %d of %d documents, about %.0f s left", shard, len(outcomes), len(due), left)
-    result = {
-        "parts": parts,
-        "outcomes": [asdict(outcome) for outcome in outcomes],
-        "chunks_embedded": worker.chunks_embedded,
-    }
-    write_json(_result(config, shard), result)
+    with Reader(config.limits) as reader:
+        worker = _Worker(config, meter, reader)
+        for start in range(0, len(due), DOCUMENTS_PER_PART):
+            made, results = worker.make_parts(due[start : start + DOCUMENTS_PER_PART])
+            parts += made
+            outcomes += results
+            rate = len(outcomes) / max(time.monotonic() - started, 1e-9)
+            left = (len(due) - len(outcomes)) / rate
+            log.info("%s: %d of %d documents, about %.0f s left", shard, len(outcomes), len(due), left)
+    for outcome in outcomes:
+        if outcome.status == "quarantined":
+            log.warning("%s is set aside (%s): %s", outcome.path, outcome.fault, outcome.reason)
+    counts = {"chunks_embedded": worker.chunks_embedded, "chunks_reused": worker.chunks_reused}
+    write_json(_result(config, shard), {"parts": parts, "outcomes": [asdict(one) for one in outcomes], **counts})
     return {
         "shard": shard,
         "documents": len(outcomes),
         "quarantined": sum(outcome.status == "quarantined" for outcome in outcomes),
         "chunks": sum(outcome.chunks for outcome in outcomes),
-        "embedded": worker.chunks_embedded,
+        **counts,
     }
 
 
-def read_result(config: IngestConfig, shard: str) -> tuple[list[str], list[Outcome], int]:
-    """A shard's parts, its documents' outcomes, and how many chunks it embedded."""
+def read_result(config: IngestConfig, shard: str) -> dict[str, Any]:
+    """A shard's `parts`, its documents' `outcomes`, `chunks_embedded` and `chunks_reused`."""
     path = _result(config, shard)
     if not path.exists():
         raise FileNotFoundError(f"{shard} has no result at {path}: clear its task")
-    value = read_json(path)
-    return value["parts"], [Outcome(**row) for row in value["outcomes"]], value["chunks_embedded"]
+    value: dict[str, Any] = read_json(path)
+    return {**value, "outcomes": [_outcome_of(row) for row in value["outcomes"]]}
 
 
 def part_uri(config: IngestConfig, part: str) -> UPath:
@@ -100,124 +107,201 @@ def part_uri(config: IngestConfig, part: str) -> UPath:
 
 
 class _Worker:
-    """What the parts of one shard share: the chunker and the embedder, loaded once."""
+    """What the parts of one shard share: chunker, embedder and the process that reads, each started once."""
 
-    def __init__(self, config: IngestConfig, meter: Meter) -> None:
+    def __init__(self, config: IngestConfig, meter: Meter, reader: Reader) -> None:
         self.config = config
         self.meter = meter
+        self.reader = reader
         self.source = FolderSource(config)
-        self.chunker: Chunker = make_chunker(config)
+        self.chunker = make_chunker(config)
         self.embedder: Embedder = get_embedder(config.embedder)
         self.pipeline = pipeline_name(config)
         self.chunks_embedded = 0
+        self.chunks_reused = 0
 
-    def make_part(self, due: list[Due]) -> tuple[str | None, list[Outcome]]:
-        """Read some documents and make their part, unless it is there already; None if no document could be read."""
+    def make_parts(self, due: list[Due]) -> tuple[list[str], list[Outcome]]:
+        """Read some documents and make their part, unless it is there already; no part if none could be read.
+
+        If they cannot be embedded and all is tolerated, each becomes a part of its own or is set aside.
+        """
         reads, lost = self._read(due)
-        if not reads:
-            return None, lost
+        parts: list[str] = []
+        outcomes = lost
+        groups = [reads] if reads else []
+        while groups:
+            group = groups.pop()
+            try:
+                part, made = self._make_part(group)
+                parts.append(part)
+                outcomes = outcomes + made
+            except Exception as error:
+                if self.config.tolerate != "all":
+                    raise
+                if len(group) > 1:
+                    groups += [[one] for one in group]
+                else:
+                    outcomes = [*outcomes, _not_embedded(group[0], error)]
+        return parts, outcomes
+
+    def _read(self, due: list[Due]) -> tuple[list[tuple[Due, bytes, str]], list[Outcome]]:
+        reads: list[tuple[Due, bytes, str]] = []
+        lost: list[Outcome] = []
+        for document in due:
+            try:
+                if document.size > self.config.limits.document_mb << 20:
+                    lost.append(self._too_large(document))
+                    continue
+                data = self.source.read(document.path)
+                reads.append((document, data, content_digest(data)))
+            except FileNotFoundError:
+                lost.append(_outcome(document, "vanished", reason="deleted while the run was on"))
+            except OSError as error:
+                # A file that is forbidden stays so; whatever else fails may pass, and the task is tried again.
+                if not isinstance(error, PermissionError) and self.config.tolerate != "all":
+                    raise
+                reason = f"{type(error).__name__}: {error.strerror or error}"
+                lost.append(_outcome(document, "quarantined", stage="read", fault="unreadable", reason=reason))
+        return reads, lost
+
+    def _too_large(self, due: Due) -> Outcome:
+        limit = self.config.limits.document_mb
+        reason = f"{due.size:,} bytes, more than the {limit} MiB that a document may have: split it"
+        digest_now = self.source.digest(due.path)
+        return _outcome(due, "quarantined", stage="load", fault="size_limit", reason=reason, content_digest=digest_now)
+
+    def _make_part(self, reads: list[tuple[Due, bytes, str]]) -> tuple[str, list[Outcome]]:
         name = digest(
             self.config.tenant,
             self.config.use_case,
             self.config.source,
             self.pipeline,
-            *(f"{read.due.doc_id} {read.content_digest}" for read in reads),
+            self.config.limits.name,
+            *(f"{due.doc_id} {content} {due.attempt}" for due, _, content in reads),
         )
         uri = part_uri(self.config, name)
         manifest = uri.with_suffix(".json")
         if not manifest.exists():
-            outcomes, chunks = self._split(reads)
-            write_parquet(uri, self._rows(reads, outcomes, chunks))
-            write_json(manifest, [asdict(outcome) for outcome in outcomes])
-        # What is added or changed differs from run to run and is not the part's to say.
-        actions = {read.due.doc_id: read.due.action for read in reads}
-        made = [Outcome(**{**row, "action": actions[row["doc_id"]]}) for row in read_json(manifest)]
-        return name, made + lost
+            made = [self._load(*read) for read in reads]
+            write_parquet(uri, self._rows(made))
+            write_json(manifest, [asdict(read.outcome) for read in made])
+        # What differs from run to run is not the part's to say.
+        dues = {due.doc_id: due for due, _, _ in reads}
+        return name, [_outcome_of(row, dues[row["doc_id"]]) for row in read_json(manifest)]
 
-    def _read(self, due: list[Due]) -> tuple[list[_Read], list[Outcome]]:
-        reads: list[_Read] = []
-        lost: list[Outcome] = []
-        for document in due:
-            try:
-                data = self.source.read(document.path)
-                reads.append(_Read(due=document, data=data, content_digest=content_digest(data)))
-            except FileNotFoundError:
-                lost.append(_outcome(document, "vanished", reason="deleted while the run was on"))
-            except OSError as error:
-                reason = f"read: {type(error).__name__}: {error.strerror or error}"
-                lost.append(_outcome(document, "quarantined", reason=reason))
-        return reads, lost
+    def _load(self, due: Due, data: bytes, content: str) -> _Read:
+        found: dict[str, Any] = {"content_digest": content}
+        try:
+            document = self.reader.read(data, due.path)
+        except DocumentError as error:
+            found |= {"stage": "load", "fault": error.fault, "reason": str(error)}
+            return _Read(due=due, chunks=[], outcome=_outcome(due, "quarantined", **found))
+        try:
+            chunks = self.chunker.split(document)
+        except Exception as error:
+            # Of any class: whatever a document does to the chunker, the documents beside it can still be used.
+            found |= {"stage": "chunk", "fault": "malformed", "reason": f"{type(error).__name__}: {error}"}
+            return _Read(due=due, chunks=[], outcome=_outcome(due, "quarantined", **found))
+        rejects = tuple((reject.locator, reject.reason) for reject in document.rejects)
+        found |= {"title": document.title, "chunks": len(chunks), "rejects": rejects}
+        return _Read(due=due, chunks=chunks, outcome=_outcome(due, "ok" if chunks else "empty", **found))
 
-    def _split(self, reads: list[_Read]) -> tuple[list[Outcome], list[list[Chunk]]]:
-        outcomes: list[Outcome] = []
-        chunks: list[list[Chunk]] = []
-        for read in reads:
-            found: dict[str, Any] = {"content_digest": read.content_digest}
-            try:
-                document = load(read.data, read.due.path)
-                pieces = self.chunker.split(document)
-                # What is not text (lone surrogates) must not fail the documents beside it when they are written.
-                "".join(piece.for_embedding(document.title) for piece in pieces).encode()
-                found |= {"title": document.title, "chunks": len(pieces)}
-                outcomes.append(_outcome(read.due, "ok" if pieces else "empty", **found))
-            except Exception as error:
-                # Of any class: whatever a document does to a parser, it is that document's fault and not the run's.
-                pieces = []
-                why = str(error) if isinstance(error, DocumentError) else f"{type(error).__name__}: {error}"
-                outcomes.append(_outcome(read.due, "quarantined", reason=f"load: {why}", **found))
-            chunks.append(pieces)
-        return outcomes, chunks
-
-    def _rows(self, reads: list[_Read], outcomes: list[Outcome], chunks: list[list[Chunk]]) -> pa.Table:
+    def _rows(self, reads: list[_Read]) -> pa.Table:
         import pyarrow as pa
 
         schema = chunk_schema(self.embedder.dimension)
         pure = pa.schema([field for field in schema if field.name not in ("run_id", "ingested_at")])
-        config = self.config
+        texts = [chunk.for_embedding(read.outcome.title) for read in reads for chunk in read.chunks]
+        digests = [digest(self.embedder.name, text)[:32] for text in texts]
+        flat = ((read, chunk) for read in reads for chunk in read.chunks)
         rows = [
-            {
-                "id": digest(config.tenant, read.due.doc_id, self.pipeline, str(chunk.ordinal), chunk.text)[:32],
-                "doc_id": read.due.doc_id,
-                "tenant": config.tenant,
-                "use_case": config.use_case,
-                "source": config.source,
-                "path": read.due.path,
-                "title": outcome.title,
-                "locator": chunk.locator,
-                "text": chunk.text,
-                "headings": list(chunk.headings),
-                "ordinal": chunk.ordinal,
-                "content_digest": read.content_digest,
-                "chunker": self.chunker.name,
-                "embedder": self.embedder.name,
-            }
-            for read, outcome, chunk in _flat(reads, outcomes, chunks)
+            self._row(read, chunk, embedding_digest)
+            for (read, chunk), embedding_digest in zip(flat, digests, strict=True)
         ]
-        texts = [chunk.for_embedding(outcome.title) for _, outcome, chunk in _flat(reads, outcomes, chunks)]
         table = pa.Table.from_pylist(rows, schema=pa.schema([field for field in pure if field.name != "vector"]))
-        return table.append_column(pure.field("vector"), self._embed(texts))
+        vectors = self._vectors(dict(zip(digests, texts, strict=True)), digests)
+        return table.append_column(pure.field("vector"), vectors).select(pure.names)
 
-    def _embed(self, texts: list[str]) -> pa.Array:
+    def _row(self, read: _Read, chunk: Chunk, embedding_digest: str) -> dict[str, Any]:
+        config, doc_id = self.config, read.due.doc_id
+        return {
+            "id": chunk_id(config.tenant, doc_id, self.pipeline, chunk.ordinal, chunk.text),
+            "doc_id": doc_id,
+            "tenant": config.tenant,
+            "use_case": config.use_case,
+            "source": config.source,
+            "path": read.due.path,
+            "title": read.outcome.title,
+            "locator": chunk.locator,
+            "page": chunk.page,
+            "text": chunk.text,
+            "headings": list(chunk.headings),
+            "ordinal": chunk.ordinal,
+            "start": chunk.start,
+            "end": chunk.end,
+            "content_digest": read.outcome.content_digest,
+            "embedding_digest": embedding_digest,
+            "chunker": self.chunker.name,
+            "embedder": self.embedder.name,
+        }
+
+    def _vectors(self, texts: dict[str, str], digests: list[str]) -> pa.Array:
+        """A vector for each digest: the index's own for a text that it holds already, else the embedder's."""
+        import numpy as np
         import pyarrow as pa
 
         size = self.embedder.dimension
-        if not texts:
+        if not digests:
             return pa.array([], type=pa.list_(pa.float32(), size))
-        vectors = embed_metered(self.embedder, texts, self.meter)
-        self.chunks_embedded += len(texts)
-        return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), type=pa.float32()), size)
+        known = self._known(list(texts))
+        missing = [one for one in texts if one not in known]
+        if missing:
+            known |= dict(
+                zip(missing, embed_metered(self.embedder, [texts[one] for one in missing], self.meter), strict=True)
+            )
+        self.chunks_embedded += len(missing)
+        self.chunks_reused += len(digests) - len(missing)
+        values = np.concatenate([known[one] for one in digests]).astype(np.float32)
+        return pa.FixedSizeListArray.from_arrays(pa.array(values), size)
+
+    def _known(self, digests: list[str]) -> dict[str, np.ndarray[Any, Any]]:
+        return self._store.vectors(digests) if self._is_update else {}
+
+    @cached_property
+    def _is_update(self) -> bool:
+        """Whether the index held something before: a first run has nothing to reuse, nor a store to open."""
+        return read_plan(self.config).expected_version > 0
+
+    @cached_property
+    def _store(self) -> Any:
+        return open_store(self.config.store, self.config.home, self.embedder.dimension)
 
 
-def _flat(
-    reads: list[_Read], outcomes: list[Outcome], chunks: list[list[Chunk]]
-) -> Iterator[tuple[_Read, Outcome, Chunk]]:
-    for read, outcome, pieces in zip(reads, outcomes, chunks, strict=True):
-        for chunk in pieces:
-            yield read, outcome, chunk
+def chunk_id(tenant: str, doc_id: str, pipeline: str, ordinal: int, text: str) -> str:
+    """A chunk's id: the digest of what it is, so that a row that was altered does not prove itself."""
+    return digest(tenant, doc_id, pipeline, str(ordinal), text)[:32]
+
+
+def _not_embedded(read: tuple[Due, bytes, str], error: Exception) -> Outcome:
+    due, _, content = read
+    reason = str(error) if isinstance(error, EmbeddingError) else f"{type(error).__name__}: {error}"
+    found: dict[str, Any] = {"content_digest": content, "stage": "embed", "fault": "not_embedded"}
+    return _outcome(due, "quarantined", reason=reason, **found)
 
 
 def _outcome(due: Due, status: Literal["ok", "empty", "quarantined", "vanished"], **rest: Any) -> Outcome:
-    return Outcome(doc_id=due.doc_id, path=due.path, action=due.action, status=status, **rest)
+    return Outcome(doc_id=due.doc_id, path=due.path, status=status, **_own(due), **rest)
+
+
+def _own(due: Due) -> dict[str, Any]:
+    """What a run knows of a document, where its part knows only its content."""
+    return {"action": due.action, "stamp": due.stamp, "attempt": due.attempt}
+
+
+def _outcome_of(row: dict[str, Any], due: Due | None = None) -> Outcome:
+    """An outcome read back; of a part, with what this run knows of the document."""
+    own = _own(due) if due else {}
+    return Outcome(**{**row, **own, "rejects": tuple((locator, reason) for locator, reason in row["rejects"])})
 
 
 def _result(config: IngestConfig, shard: str) -> UPath:

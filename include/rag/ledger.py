@@ -1,18 +1,23 @@
 """What an index holds, document by document: a versioned Parquet snapshot and a pointer that is written last.
 
 Columns: doc_id, source, path, content_digest, pipeline, use_case, title, chunks, run_id. `pipeline` names the chunker
-and the embedder, so a document is due again when either changes.
+and the embedder, so a document is due again when either changes. Beside the snapshots lies `stamps.parquet`, a cache:
+by it a document whose file was not touched is known without being read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upath import UPath
 
 from include.errors import StateMovedError, UserError
 from include.storage import read_json, read_parquet, write_json, write_parquet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
@@ -54,12 +59,85 @@ class Pointer:
     """What built the index, so that a search opens it the same way and no other model's vectors join."""
 
 
+class Keyed:
+    """An Arrow table sorted by its first column, a document's id, that finds rows by it.
+
+    A million documents take a few hundred megabytes, where as many Python objects would take more than a gigabyte.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        import numpy as np
+
+        self.table = table.combine_chunks()
+        self._ids = np.array(self.table.column(0).to_pylist(), dtype=np.bytes_)
+        self._columns = [column.combine_chunks() for column in self.table.itercolumns()]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def row(self, doc_id: str) -> list[Any] | None:
+        """The values of a document's row; None if it has none."""
+        import numpy as np
+
+        key = doc_id.encode()
+        place = int(np.searchsorted(self._ids, key)) if len(self._ids) else 0
+        if place == len(self._ids) or self._ids[place] != key:
+            return None
+        return [column[place].as_py() for column in self._columns]
+
+    def rows(self) -> Iterator[list[Any]]:
+        """All rows, in the order of ids."""
+        for batch in self.table.to_batches(max_chunksize=10_000):
+            yield from map(list, zip(*(column.to_pylist() for column in batch.columns), strict=True))
+
+    def replaced(self, gone: Collection[str], rows: Iterable[Mapping[str, Any]]) -> Keyed:
+        """The same without the rows of `gone` and with these, each in place of one that it had before."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        made = pa.Table.from_pylist(list(rows), schema=self.table.schema)
+        name = self.table.schema.names[0]
+        leaving = pa.array([*gone, *made[name].to_pylist()], pa.string())
+        kept = self.table.filter(pc.invert(pc.is_in(self.table[name], value_set=leaving)))
+        return type(self)(pa.concat_tables([kept, made]).sort_by(name))
+
+
+class Snapshot(Keyed):
+    """The documents of an index at one version of its ledger."""
+
+    def get(self, doc_id: str) -> Entry | None:
+        """A document's entry; None if the index does not hold it."""
+        row = self.row(doc_id)
+        return None if row is None else Entry(**dict(zip(self.table.schema.names, row, strict=True)))
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, in the order of ids."""
+        names = self.table.schema.names
+        return (Entry(**dict(zip(names, row, strict=True))) for row in self.rows())
+
+    def of_source(self, source: str) -> Iterator[str]:
+        """The ids of the documents of one source."""
+        import pyarrow.compute as pc
+
+        mine = self.table.filter(pc.equal(self.table["source"], source))
+        for batch in mine.select(["doc_id"]).to_batches(max_chunksize=10_000):
+            yield from batch.column(0).to_pylist()
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks all documents have."""
+        import pyarrow.compute as pc
+
+        return int(pc.sum(self.table["chunks"]).as_py() or 0)
+
+
 class Ledger:
     """The ledger of one index; one writer at a time, any number of readers."""
 
     def __init__(self, home: UPath) -> None:
         self._folder = home / "ledger"
         self._pointer = self._folder / "CURRENT.json"
+        self._stamps = home / "stamps.parquet"
 
     def pointer(self) -> Pointer:
         """The current pointer; version 0 if nothing was ever committed."""
@@ -75,11 +153,9 @@ class Ledger:
         """Where a snapshot lies."""
         return str(self._snapshot(version))
 
-    def read(self, version: int) -> dict[str, Entry]:
-        """The entries of a snapshot by document id; none for version 0."""
-        if version == 0:
-            return {}
-        return {row["doc_id"]: Entry(**row) for row in read_parquet(self._snapshot(version)).to_pylist()}
+    def read(self, version: int) -> Snapshot:
+        """A snapshot; an empty one for version 0."""
+        return Snapshot(read_parquet(self._snapshot(version)) if version else _schema().empty_table())
 
     def expect(self, version: int) -> None:
         """StateMovedError unless this is the current version."""
@@ -87,20 +163,32 @@ class Ledger:
         if found != version:
             raise StateMovedError(f"the ledger moved from version {version} to {found}; clear the plan task")
 
-    def commit(self, entries: dict[str, Entry], pointer: Pointer, *, expected_version: int) -> None:
+    def commit(self, snapshot: Snapshot, pointer: Pointer, *, expected_version: int) -> None:
         """Write a snapshot, then the pointer to it; StateMovedError if another commit came between."""
+        self.expect(expected_version)
+        write_parquet(self._snapshot(pointer.version), snapshot.table)
+        write_json(self._pointer, {"schema_version": SCHEMA_VERSION, **asdict(pointer)})
+
+    def stamps(self) -> Keyed:
+        """(doc_id, stamp, content digest) of the documents as they were last read."""
         import pyarrow as pa
 
-        self.expect(expected_version)
-        rows = [asdict(entries[doc_id]) for doc_id in sorted(entries)]
-        write_parquet(self._snapshot(pointer.version), pa.Table.from_pylist(rows, schema=_schema()))
-        write_json(self._pointer, {"schema_version": SCHEMA_VERSION, **asdict(pointer)})
+        if self._stamps.exists():
+            return Keyed(read_parquet(self._stamps))
+        return Keyed(pa.schema([(name, pa.string()) for name in STAMP_COLUMNS]).empty_table())
+
+    def write_stamps(self, stamps: Keyed) -> None:
+        """Replace the cache of stamps."""
+        write_parquet(self._stamps, stamps.table)
 
     def _snapshot(self, version: int) -> UPath:
         return self._folder / f"{version:08d}.parquet"
 
 
-def _schema() -> Any:
+STAMP_COLUMNS = ("doc_id", "stamp", "content_digest")
+
+
+def _schema() -> pa.Schema:
     import pyarrow as pa
 
     numbers = {"chunks": pa.int32()}

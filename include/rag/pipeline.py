@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from include.models.metering import Caller, Meter
+from include.rag import check as checking
 from include.rag import commit as committing
 from include.rag import config as configuring
+from include.rag import evaluate as evaluating
 from include.rag.config import IngestConfig
 from include.rag.embed import embed_shard
 from include.rag.plan import make_plan
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 def prepare(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
     """Resolve and check everything before any work; build the demo's documents if no source is given."""
     config = configuring.resolve(params, run_id)
+    evaluating.check_golden(config)
     log.info("release %s; this run: %s", release_digest(), config.model_dump_json(indent=1))
     if not params.get("source"):
         from include.rag.demo import build
@@ -37,8 +40,7 @@ def plan(config: Mapping[str, Any]) -> list[str]:
 def embed(config: Mapping[str, Any], shard: str, *, dag_id: str, task_id: str) -> dict[str, Any]:
     """Embed one shard's documents, metered; its counts."""
     run = IngestConfig(**config)
-    caller = Caller(tenant=run.tenant, use_case=run.use_case, dag_id=dag_id, run_id=run.run_id, task_id=task_id)
-    with Meter(root=run.root, caller=caller) as meter:
+    with Meter(root=run.root, caller=_caller(run, dag_id, task_id)) as meter:
         return embed_shard(run, shard, meter)
 
 
@@ -49,15 +51,31 @@ def commit(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def check(config: Mapping[str, Any]) -> dict[str, Any]:
     """Compare store and ledger; the run's counts and the URI of its manifest."""
-    manifest, path = committing.check(IngestConfig(**config))
+    manifest, path = checking.check(IngestConfig(**config))
     return {"manifest_uri": str(path), **manifest.counts.model_dump()}
+
+
+def evaluate(config: Mapping[str, Any], *, dag_id: str, task_id: str) -> dict[str, Any]:
+    """Ask the index questions whose answers are known, metered; the URIs of the report and the verdict."""
+    run = IngestConfig(**config)
+    with Meter(root=run.root, caller=_caller(run, dag_id, task_id)) as meter:
+        return evaluating.evaluate(run, meter)
+
+
+def gate(evaluated: Mapping[str, Any]) -> str:
+    """The verdict; GateError if the index is refused."""
+    return evaluating.gate(evaluated["quality_uri"])
 
 
 def publish(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """What to tell about the index; None if this version was told already."""
-    return committing.news(IngestConfig(**config))
+    return checking.news(IngestConfig(**config))
 
 
 def remember(config: Mapping[str, Any], told: dict[str, Any]) -> None:
     """Note what was told, after it was."""
-    committing.remember(IngestConfig(**config), told)
+    checking.remember(IngestConfig(**config), told)
+
+
+def _caller(run: IngestConfig, dag_id: str, task_id: str) -> Caller:
+    return Caller(tenant=run.tenant, use_case=run.use_case, dag_id=dag_id, run_id=run.run_id, task_id=task_id)

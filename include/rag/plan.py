@@ -1,20 +1,26 @@
-"""plan(): the source's listing and digests against the ledger -> what to add, change and delete, cut into shards."""
+"""plan(): the source's listing against ledger, store and quarantine -> what to add, change and delete, in shards.
+
+The listing is a stream and so is what is due: of each document only its id is held.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from upath import UPath
 
 from include.errors import UserError
 from include.models.embeddings import get_embedder
+from include.rag.chunking import Chunker
 from include.rag.config import IngestConfig
 from include.rag.ledger import Entry, Ledger, Pointer
-from include.rag.source import FolderSource, Listing
-from include.rag.split import Chunker
+from include.rag.quarantine import NOT_THE_DATA, Quarantine
+from include.rag.source import FolderSource, Found
 from include.rag.stores import open_store
 from include.storage import digest, read_json, read_jsonl, write_json, write_jsonl
 
@@ -22,6 +28,7 @@ log = logging.getLogger(__name__)
 
 MAX_SHARDS = 200
 """Their names travel in one XCom, which stays below 4 KB; a plan of more documents makes larger shards."""
+REPORT_EVERY = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +38,10 @@ class Due:
     doc_id: str
     path: str
     action: Literal["added", "changed"]
+    stamp: str
+    size: int
+    attempt: int = 1
+    """More than 1 if the same bytes were set aside before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +50,12 @@ class Plan:
 
     found: int
     unchanged: int
+    still_quarantined: int
     deleted: int
     skipped: int
     """Files of kinds that are not read, or excluded."""
+    blocks: int
+    """Files that list what is due, each of documents_per_shard documents."""
     shards: tuple[str, ...]
     base_version: int
     """The ledger that the run began with."""
@@ -60,43 +74,45 @@ def pipeline_name(config: IngestConfig) -> str:
     return f"{make_chunker(config).name}+{get_embedder(config.embedder).name}"
 
 
+def reader_name(config: IngestConfig) -> str:
+    """Everything that decides whether the same bytes can be used: the pipeline, and what a document may cost."""
+    return f"{pipeline_name(config)}+{config.limits.name}"
+
+
 def make_plan(config: IngestConfig) -> Plan:
     """List, compare, and write the plan below the run's home; UserError if the source holds nothing to read.
 
-    A document is unchanged if its bytes are what the ledger says and what the store holds. A repeated plan of the same
-    run compares with the ledger that the run began with too, so it comes to the same result whether or not the run has
-    committed since. Chunks that no ledger knows, left by a run that died in its commit, are deleted.
+    A document is unchanged if its bytes are what the ledger says and what the store holds; its bytes are read only if
+    its stamp changed. A repeated plan of the same run compares with the ledger that the run began with too, so it comes
+    to the same result whether or not the run has committed since. Chunks that no ledger knows, left by a run that died
+    in its commit, are deleted.
     """
     ledger = Ledger(config.home)
     pointer = ledger.pointer()
     _refuse_to_mix(config, pointer)
     base = pointer.base_version if pointer.run_id == config.run_id else pointer.version
-    before, now = ledger.read(base), ledger.read(pointer.version)
-    held = open_store(config.store, config.home, get_embedder(config.embedder).dimension).documents()
-    source = FolderSource(config)
-    listing = _listed(config, source)
-    paths = {document_id(config.source, path): path for path in listing.paths}
-    wanted = (pipeline_name(config), config.use_case)
-    due = [
-        Due(doc_id=doc_id, path=path, action="changed" if doc_id in before else "added")
-        for doc_id, path in paths.items()
-        if not _is_unchanged(wanted, source, [before.get(doc_id), now.get(doc_id)], held.get(doc_id))
-    ]
-    ours = {doc_id for entries in (before, now) for doc_id, entry in entries.items() if entry.source == config.source}
-    gone = ours - paths.keys()
-    stray = held.keys() - now.keys() - paths.keys() - gone
+    comparison = _Comparison(config, ledger, base=base, now=pointer.version)
+    blocks = _write_blocks(config, comparison.due())
+    if not comparison.found:
+        aside = ", ".join(f"{count} {kind}" for kind, count in sorted(comparison.source.skipped.items()))
+        raise UserError(f"source {config.source} holds no document that can be read; left aside: {aside or 'nothing'}")
+    gone, stray = comparison.gone(), comparison.stray()
     plan = Plan(
-        found=len(paths),
-        unchanged=len(paths) - len(due),
+        found=len(comparison.found),
+        unchanged=comparison.unchanged,
+        still_quarantined=comparison.still_quarantined,
         deleted=len(gone),
-        skipped=sum(listing.skipped.values()),
-        shards=_write_shards(config, due),
+        skipped=comparison.source.skipped.total(),
+        blocks=blocks,
+        shards=tuple(f"shard-{number:04d}" for number in range(min(blocks, MAX_SHARDS))),
         base_version=base,
         expected_version=pointer.version,
     )
     write_jsonl(_folder(config) / "deleted.jsonl", ({"doc_id": doc_id} for doc_id in sorted(gone | stray)))
+    write_jsonl(_folder(config) / "restamped.jsonl", comparison.restamped)
+    write_jsonl(_folder(config) / "quarantined.jsonl", comparison.kept_letters)
     write_json(_folder(config) / "plan.json", asdict(plan))
-    log.info("%s; due in all: %d; left aside: %s", plan, len(due), listing.skipped or "nothing")
+    log.info("%s; left aside: %s", plan, dict(comparison.source.skipped) or "nothing")
     if stray:
         log.warning("%d documents lie in the store that no ledger knows; they will be deleted", len(stray))
     return plan
@@ -109,8 +125,11 @@ def read_plan(config: IngestConfig) -> Plan:
 
 
 def read_shard(config: IngestConfig, shard: str) -> list[Due]:
-    """The documents of one shard."""
-    return [Due(**row) for row in read_jsonl(_folder(config) / f"{shard}.jsonl")]
+    """The documents of one shard: an even share of the blocks."""
+    plan = read_plan(config)
+    number, per_shard = plan.shards.index(shard), math.ceil(plan.blocks / max(1, len(plan.shards)))
+    blocks = range(number * per_shard, min(plan.blocks, (number + 1) * per_shard))
+    return [Due(**row) for block in blocks for row in read_jsonl(_block(config, block))]
 
 
 def read_deleted(config: IngestConfig) -> list[str]:
@@ -118,36 +137,116 @@ def read_deleted(config: IngestConfig) -> list[str]:
     return [row["doc_id"] for row in read_jsonl(_folder(config) / "deleted.jsonl")]
 
 
+def read_restamped(config: IngestConfig) -> list[dict[str, str]]:
+    """(doc_id, stamp, content_digest) of unchanged documents whose file was touched."""
+    return list(read_jsonl(_folder(config) / "restamped.jsonl"))
+
+
+def read_kept_letters(config: IngestConfig) -> list[dict[str, Any]]:
+    """The dead letters that still hold, since their documents are unchanged."""
+    return list(read_jsonl(_folder(config) / "quarantined.jsonl"))
+
+
 def document_id(source: str, path: str) -> str:
     """A document's id: the digest of where it lies, so that two sources never collide."""
     return digest(source, path)[:32]
 
 
-def _listed(config: IngestConfig, source: FolderSource) -> Listing:
-    listing = source.list()
-    if not listing.paths:
-        aside = ", ".join(f"{count} {kind}" for kind, count in sorted(listing.skipped.items()))
-        raise UserError(f"source {config.source} holds no document that can be read; left aside: {aside or 'nothing'}")
-    return listing
+class _Comparison:
+    """One pass over the listing; its counts and lists are whole once due() is exhausted."""
 
+    def __init__(self, config: IngestConfig, ledger: Ledger, *, base: int, now: int) -> None:
+        self._config = config
+        self._before = ledger.read(base)
+        self._now = self._before if now == base else ledger.read(now)
+        self._stamps = ledger.stamps()
+        self._held = open_store(config.store, config.home, get_embedder(config.embedder).dimension).documents()
+        self._quarantine = Quarantine(config.home)
+        self.source = FolderSource(config)
+        self.found: set[str] = set()
+        self.unchanged = 0
+        self.still_quarantined = 0
+        self.restamped: list[dict[str, str]] = []
+        self.kept_letters: list[dict[str, Any]] = []
 
-def _is_unchanged(
-    wanted: tuple[str, str], source: FolderSource, entries: list[Entry | None], held: tuple[str, int] | None
-) -> bool:
-    """Whether ledgers, store and source agree on a document, as made by the wanted pipeline for the wanted use case.
+    @cached_property
+    def _wanted(self) -> tuple[str, str]:
+        return pipeline_name(self._config), self._config.use_case
 
-    What cannot be read is due: the shard says why.
-    """
-    known = [entry for entry in entries if entry is not None]
-    if len(known) < len(entries) or any((entry.pipeline, entry.use_case) != wanted for entry in known):
-        return False
-    if known[-1].held != held:
-        return False
-    try:
-        digest_now = source.digest(known[-1].path)
-    except OSError:
-        return False
-    return all(entry.content_digest == digest_now for entry in known)
+    @cached_property
+    def _reader(self) -> str:
+        return reader_name(self._config)
+
+    def due(self) -> Iterator[Due]:
+        """What must be read, in the order of the listing."""
+        for found in self.source.list():
+            doc_id = document_id(self._config.source, found.path)
+            self.found.add(doc_id)
+            if len(self.found) % REPORT_EVERY == 0:
+                log.info("compared %d documents", len(self.found))
+            digest_now = self._digest(doc_id, found)
+            letters = self._quarantine.of(doc_id, digest_now)
+            if self._is_held_back(letters):
+                self.still_quarantined += 1
+                self.kept_letters += letters
+            elif digest_now and self._is_unchanged(doc_id, digest_now) and not self._is_replayed(letters):
+                self.unchanged += 1
+                self.kept_letters += letters
+            else:
+                yield Due(
+                    doc_id=doc_id,
+                    path=found.path,
+                    action="changed" if self._before.get(doc_id) else "added",
+                    stamp=found.stamp,
+                    size=found.size,
+                    attempt=1 + max((letter["attempt"] for letter in letters), default=0),
+                )
+
+    def gone(self) -> set[str]:
+        """Documents that the ledger has of this source, and the listing has not."""
+        gone = set(self._before.of_source(self._config.source))
+        return (gone | set(self._now.of_source(self._config.source))) - self.found
+
+    def stray(self) -> set[str]:
+        """Documents that lie in the store though no ledger, and no file, knows them."""
+        unknown = (doc_id for doc_id in self._held if doc_id not in self.found)
+        return {doc_id for doc_id in unknown if not self._now.get(doc_id) and not self._before.get(doc_id)}
+
+    def _digest(self, doc_id: str, found: Found) -> str:
+        """A known document's digest: by its stamp, else by reading it; empty for one that must be read anyway."""
+        row = self._stamps.row(doc_id)
+        if row is None and self._before.get(doc_id) is None and not self._quarantine.knows(doc_id):
+            return ""
+        if row is not None and found.stamp and row[1] == found.stamp:
+            return str(row[2])
+        try:
+            digest_now = self.source.digest(found.path)
+        except OSError:
+            return ""  # due: the shard says why
+        if found.stamp:
+            self.restamped.append({"doc_id": doc_id, "stamp": found.stamp, "content_digest": digest_now})
+        return digest_now
+
+    def _is_held_back(self, letters: list[dict[str, Any]]) -> bool:
+        """Whether these very bytes were set aside as a whole, by a reader like this one."""
+        if self._config.replay_quarantine:
+            return False
+        whole = [one for one in letters if one["locator"] is None and one["reader"] == self._reader]
+        # What lacked a library, or storage, or the embedder, may fare better this time.
+        return any(one["stage"] in ("load", "chunk") and one["fault"] not in NOT_THE_DATA for one in whole)
+
+    def _is_replayed(self, letters: list[dict[str, Any]]) -> bool:
+        return self._config.replay_quarantine and bool(letters)
+
+    def _is_unchanged(self, doc_id: str, digest_now: str) -> bool:
+        """Whether ledgers, store and source agree on a document, as made by the wanted pipeline and use case."""
+        entries: list[Entry | None] = [self._before.get(doc_id)]
+        if self._now is not self._before:
+            entries.append(self._now.get(doc_id))
+        for entry in entries:
+            if entry is None or (entry.pipeline, entry.use_case) != self._wanted or entry.content_digest != digest_now:
+                return False
+        return entries[-1] is not None and entries[-1].held == self._held.get(doc_id)
 
 
 def _refuse_to_mix(config: IngestConfig, pointer: Pointer) -> None:
@@ -162,14 +261,23 @@ def _refuse_to_mix(config: IngestConfig, pointer: Pointer) -> None:
         )
 
 
-def _write_shards(config: IngestConfig, due: list[Due]) -> tuple[str, ...]:
-    size = max(config.documents_per_shard, math.ceil(len(due) / MAX_SHARDS))
-    names = []
-    for number, start in enumerate(range(0, len(due), size)):
-        names.append(f"shard-{number:04d}")
-        rows = due[start : start + size]
-        write_jsonl(_folder(config) / f"{names[-1]}.jsonl", (asdict(row) for row in rows))
-    return tuple(names)
+def _write_blocks(config: IngestConfig, due: Iterator[Due]) -> int:
+    """Write what is due as it comes; returns the number of blocks."""
+    rows: list[dict[str, Any]] = []
+    blocks = 0
+    for one in due:
+        rows.append(asdict(one))
+        if len(rows) == config.documents_per_shard:
+            write_jsonl(_block(config, blocks), rows)
+            blocks, rows = blocks + 1, []
+    if rows:
+        write_jsonl(_block(config, blocks), rows)
+        blocks += 1
+    return blocks
+
+
+def _block(config: IngestConfig, number: int) -> UPath:
+    return _folder(config) / f"due-{number:06d}.jsonl"
 
 
 def _folder(config: IngestConfig) -> UPath:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Literal, TypeVar, get_args
 
 from include.config import Settings, load_settings
 from include.errors import UserError
@@ -22,6 +23,11 @@ CANDIDATES = 100
 RRF_K = 60
 """Reciprocal rank fusion's constant; Cormack, Clarke and Buettcher, SIGIR 2009."""
 
+Mode = Literal["hybrid", "full_text", "dense"]
+"""Which sides are asked: both, fused, or one alone."""
+
+Key = TypeVar("Key")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Passage:
@@ -32,12 +38,17 @@ class Passage:
     path: str
     headings: tuple[str, ...]
     locator: str | None
+    start: int
+    end: int
+    """Characters of the document's text, as its loader made it; end excluded."""
+    page: int | None
     source: str
     doc_id: str
     id: str
     score: float
-    """Sum of 1 / (60 + rank) over both sides; comparable within one answer only."""
+    """Sum of 1 / (60 + rank) over the sides that were asked; comparable within one answer only."""
     rank_full_text: int | None
+    """From 1; None where that side did not find it, or was not asked."""
     rank_dense: int | None
 
 
@@ -46,6 +57,7 @@ def search(
     *,
     index: str,
     k: int = 5,
+    mode: Mode = "hybrid",
     tenant: str | None = None,
     filters: Mapping[str, str] | None = None,
     settings: Settings | None = None,
@@ -53,8 +65,10 @@ def search(
     """The k best passages of an index for a question, best first.
 
     A tenant sees its own index only; `filters` narrow further by equality on the fields of stores.FILTERS.
-    Raises UserError if the index does not exist or a filter is not known.
+    Raises UserError if the index does not exist or a mode or filter is not known.
     """
+    if mode not in get_args(Mode):
+        raise UserError(f"mode {mode!r} is not known; choose one of {', '.join(get_args(Mode))}")
     settings = settings or load_settings()
     tenant = checked("tenant", tenant or settings.tenant)
     checked("index", index)
@@ -68,32 +82,46 @@ def search(
     store = stores.open_store(built.store, home, embedder.dimension)
     # Last, so that no filter of a caller can widen it.
     where = {**(filters or {}), "tenant": tenant}
-    with Meter(root=settings.root, caller=Caller(tenant=tenant, use_case=settings.use_case)) as meter:
-        vector = embeddings.embed_metered(embedder, [question], meter)[0]
-    dense = store.dense(vector, CANDIDATES, where)
-    full_text = store.full_text(question, CANDIDATES, where)
+    full_text = store.full_text(question, CANDIDATES, where) if mode != "dense" else []
+    dense: list[Hit] = []
+    if mode != "full_text":
+        with Meter(root=settings.root, caller=Caller(tenant=tenant, use_case=settings.use_case)) as meter:
+            vector = embeddings.embed_metered(embedder, [question], meter)[0]
+        dense = store.dense(vector, CANDIDATES, where)
     return fuse(full_text, dense)[:k]
 
 
 def fuse(full_text: Iterable[Hit], dense: Iterable[Hit]) -> list[Passage]:
     """Both sides' hits in one list by reciprocal rank fusion, best first; ties in the order of ids."""
-    ranks: dict[str, list[int | None]] = {}
-    rows = {}
-    for side, hits in enumerate((full_text, dense)):
-        for rank, hit in enumerate(hits, start=1):
-            rows[hit.id] = hit.row
-            ranks.setdefault(hit.id, [None, None])[side] = rank
-    scores = {key: sum(1 / (RRF_K + rank) for rank in pair if rank is not None) for key, pair in ranks.items()}
+    rows: dict[str, Mapping[str, Any]] = {}
+    places: list[dict[str, int]] = []
+    for hits in (full_text, dense):
+        found = list(hits)
+        rows |= {hit.id: hit.row for hit in found}
+        places.append({hit.id: rank for rank, hit in enumerate(found, start=1)})
+    scores = reciprocal_ranks([list(side) for side in places])
     return [
         Passage(
-            **{name: rows[key][name] for name in ("text", "title", "path", "locator", "source", "doc_id", "id")},
+            **{name: rows[key][name] for name in _STORED},
             headings=tuple(rows[key]["headings"] or ()),
             score=scores[key],
-            rank_full_text=ranks[key][0],
-            rank_dense=ranks[key][1],
+            rank_full_text=places[0].get(key),
+            rank_dense=places[1].get(key),
         )
         for key in sorted(scores, key=lambda key: (-scores[key], key))
     ]
+
+
+def reciprocal_ranks(sides: Iterable[Sequence[Key]]) -> dict[Key, float]:
+    """The sum of 1 / (60 + rank) of what ranked lists hold; a list that is given twice counts twice."""
+    scores: dict[Key, float] = {}
+    for side in sides:
+        for rank, key in enumerate(side, start=1):
+            scores[key] = scores.get(key, 0.0) + 1 / (RRF_K + rank)
+    return scores
+
+
+_STORED = ("text", "title", "path", "locator", "start", "end", "page", "source", "doc_id", "id")
 
 
 @lru_cache(maxsize=2)

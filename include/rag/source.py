@@ -1,4 +1,4 @@
-"""Where documents come from: a folder or an object-store prefix, read recursively.
+"""Where documents come from: a folder or an object-store prefix, listed as a stream.
 
 Nothing else knows where a document lies: a source of another kind lists paths, and reads one.
 """
@@ -8,32 +8,38 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from typing import Any
 
 from upath import UPath
 
 from include.rag.config import IngestConfig
-from include.rag.load import SUFFIXES
+from include.rag.loaders import SUFFIXES
 from include.storage import is_local, location
 
 _NOT_FOLLOWED = "(linked folder)"
 _NOT_A_FILE = "(no regular file)"
 _NO_NAME = "(name is not UTF-8)"
 
+SETTLED_S = 2.0
+"""A file changed less than this before it was listed may change again within the same tick of its file system's clock,
+without a trace; so its stamp proves nothing. The same holds for a time that lies ahead, after a clock was put back."""
 
-@dataclass(kw_only=True, slots=True)
-class Listing:
-    """The paths that will be read, and how many files were left aside, by suffix or by what they are."""
 
-    paths: list[str]
-    skipped: dict[str, int]
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One file that a listing came by."""
 
-    def skip(self, kind: str) -> None:
-        """Count one that is left aside."""
-        self.skipped[kind] = self.skipped.get(kind, 0) + 1
+    path: str
+    """Below the source, with slashes."""
+    stamp: str
+    """Changes whenever the bytes do: from times and size, or an object store's ETag; empty if there is none."""
+    size: int
 
 
 class FolderSource:
@@ -44,36 +50,36 @@ class FolderSource:
         self._storage = _inside(self._folder, location(config.root))
         self._include: Sequence[str] = config.include
         self._exclude: Sequence[str] = config.exclude
+        self.skipped: Counter[str] = Counter()
+        """Files that the last listing left aside, by suffix or by what they are."""
 
-    def list(self) -> Listing:
-        """Every path below the folder, sorted; an OSError if any part of it cannot be listed.
+    def list(self) -> Iterator[Found]:
+        """Every file below the folder in a fixed order; an OSError if any part of it cannot be listed.
 
         Half a listing would look as if the other half had been deleted.
         """
-        listing = Listing(paths=[], skipped={})
-        for path, problem in _walk_local(self._folder.path) if is_local(self._folder) else self._walk():
-            if self._is_hidden_or_ours(path):
+        self.skipped.clear()
+        found = _walk_local(self._folder.path) if is_local(self._folder) else _walk_remote(self._folder)
+        for file, problem in found:
+            if self._is_hidden_or_ours(file.path):
                 continue
-            kind = problem or self._left_aside(path)
+            kind = problem or self._left_aside(file.path)
             if kind:
-                listing.skip(kind)
+                self.skipped[kind] += 1
             else:
-                listing.paths.append(path)
-        listing.paths.sort()
-        return listing
+                yield file
 
     def read(self, path: str) -> bytes:
         """A document's bytes; FileNotFoundError if it is gone, another OSError if it cannot be read."""
         return (self._folder / path).read_bytes()
 
     def digest(self, path: str) -> str:
-        """The digest of a document's bytes, as of content_digest()."""
-        return content_digest(self.read(path))
-
-    def _walk(self) -> Iterator[tuple[str, str]]:
-        base = self._folder.path.rstrip("/") + "/"
-        for name in self._folder.fs.find(self._folder.path):
-            yield name.removeprefix(base), ""
+        """The digest of a document's bytes, as of content_digest(), without holding them all."""
+        with (self._folder / path).open("rb") as file:
+            state = hashlib.sha256()
+            while block := file.read(1 << 20):
+                state.update(block)
+            return state.hexdigest()
 
     def _is_hidden_or_ours(self, path: str) -> bool:
         if any(part.startswith(".") for part in path.split("/")):
@@ -92,19 +98,56 @@ def content_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _walk_local(folder: str) -> Iterator[tuple[str, str]]:
-    """(path, why it cannot be read or nothing) of each file and linked folder below a local folder."""
+def _walk_local(folder: str) -> Iterator[tuple[Found, str]]:
+    """Each file and linked folder below a local folder, and why it cannot be read or nothing."""
 
     def stop(error: OSError) -> None:
         raise error
 
     for parent, folders, files in os.walk(folder, onerror=stop):
-        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]  # noqa: PTH114, PTH118
-        for name in links:
-            yield _below(folder, parent, name), _NOT_FOLLOWED
-        for name in files:
-            path = _below(folder, parent, name)
-            yield path, _problem(os.path.join(parent, name))  # noqa: PTH118
+        folders.sort()
+        below = os.path.relpath(parent, folder)
+        prefix = "" if below == "." else f"{below}/"
+        for name in folders:
+            if os.path.islink(os.path.join(parent, name)):  # noqa: PTH114, PTH118 (plain strings: the hot path)
+                yield Found(prefix + name, "", 0), _NOT_FOLLOWED
+        for name in sorted(files):
+            yield _stat(prefix + name, os.path.join(parent, name))  # noqa: PTH118
+
+
+def _stat(path: str, file: str) -> tuple[Found, str]:
+    if not _is_utf8(path):
+        return Found(path, "", 0), _NO_NAME
+    try:
+        seen = os.stat(file)  # noqa: PTH116
+    except OSError:  # a link to nothing, or to itself
+        return Found(path, "", 0), _NOT_A_FILE
+    if not stat.S_ISREG(seen.st_mode):
+        return Found(path, "", 0), _NOT_A_FILE
+    # The inode's own time besides the content's: tools that copy or restore set the latter to what it was.
+    is_settled = max(seen.st_mtime, seen.st_ctime) < time.time() - SETTLED_S
+    stamp = f"{seen.st_size}:{seen.st_mtime_ns}:{seen.st_ctime_ns}:{seen.st_ino}" if is_settled else ""
+    return Found(path, stamp, seen.st_size), ""
+
+
+def _walk_remote(folder: UPath) -> Iterator[tuple[Found, str]]:
+    """Each object below a prefix, one listing call for each of its folders, so that no more than one is in memory."""
+    base = folder.path.rstrip("/") + "/"
+    open_folders = [folder.path.rstrip("/")]
+    while open_folders:
+        here = open_folders.pop()
+        entries: list[dict[str, Any]] = sorted(folder.fs.ls(here, detail=True), key=lambda entry: str(entry["name"]))
+        below = []
+        for entry in entries:
+            name = str(entry["name"]).rstrip("/")
+            if name == here:  # the folder's own placeholder object
+                continue
+            if entry["type"] == "directory":
+                below.append(name)
+            else:
+                stamp = str(entry.get("ETag") or "").strip('"')
+                yield Found(name.removeprefix(base), stamp, int(entry["size"] or 0)), ""
+        open_folders += reversed(below)
 
 
 def _inside(folder: UPath, storage: UPath) -> str | None:
@@ -114,19 +157,6 @@ def _inside(folder: UPath, storage: UPath) -> str | None:
     own = os.path.realpath(storage.path) if is_local(storage) else storage.path
     base = folder.path.rstrip("/") + "/"
     return own.removeprefix(base).rstrip("/") + "/" if own.startswith(base) else None
-
-
-def _below(folder: str, parent: str, name: str) -> str:
-    return os.path.relpath(os.path.join(parent, name), folder)  # noqa: PTH118
-
-
-def _problem(file: str) -> str:
-    if not _is_utf8(file):
-        return _NO_NAME
-    try:
-        return "" if stat.S_ISREG(os.stat(file).st_mode) else _NOT_A_FILE  # noqa: PTH116
-    except OSError:  # a link to nothing, or to itself
-        return _NOT_A_FILE
 
 
 def _is_utf8(name: str) -> bool:

@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 LEVELS = [
-    {"catalog", "config", "contracts", "errors", "names", "release", "storage"},
+    {"catalog", "config", "contracts", "errors", "names", "release", "statistics", "storage"},
     {"jobs", "models"},
     {"rag", "inference", "evaluation", "training", "usage"},
     {"callbacks", "dag_defaults"},

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.errors import UserError
+from include.errors import EmbeddingError, UserError
 from include.models import embeddings
 from include.models.embeddings import EMBEDDERS, Embedder, Hashing, MiniLM, get_embedder
 from include.models.metering import Caller, Meter
@@ -45,6 +45,33 @@ def test_the_default_understands_what_words_alone_do_not() -> None:
         ["How do I cook pasta?", "Boil the spaghetti in salted water.", "The stock market fell on Monday."]
     )
     assert question @ right > question @ wrong + 0.2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda vectors: vectors[:-1], r"answered \(9, 256\) for 10 texts, must be \(10, 256\)"),
+        (lambda vectors: vectors[:, :-1], r"answered \(10, 255\)"),
+        (lambda vectors: vectors * np.where(np.arange(10) == 3, np.nan, 1)[:, None], "vector of length nan for text 3"),
+        (lambda vectors: vectors * 2, r"vector of length 2\.\d+ for text"),
+        (lambda vectors: np.repeat(vectors[:1], 10, axis=0), "the same vector for 10 different texts"),
+    ],
+)
+def test_an_answer_that_cannot_be_the_vectors_is_refused_and_metered_as_an_error(
+    spoil: Any, message: str, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = Hashing.embed
+    monkeypatch.setattr(Hashing, "embed", lambda self, texts: spoil(embed(self, texts)))
+    meter = Meter(root=root, caller=Caller(tenant="t", use_case="u"))
+    with pytest.raises(EmbeddingError, match=message):
+        embeddings.embed_metered(Hashing(), [f"text {number}" for number in range(10)], meter)
+    assert [event.status for event in meter.events] == ["error"]
+
+
+def test_the_same_text_many_times_may_have_the_same_vector(root: str) -> None:
+    meter = Meter(root=root, caller=Caller(tenant="t", use_case="u"))
+    assert embeddings.embed_metered(Hashing(), ["same"] * 10, meter).shape == (10, 256)
+    assert [event.status for event in meter.events] == ["ok"]
 
 
 def test_a_text_over_the_limit_is_cut_and_not_refused() -> None:

@@ -53,7 +53,7 @@ class Ingestion:
     def ledger(self) -> dict[str, tuple[str, int]]:
         """Path -> content digest and number of chunks."""
         ledger = Ledger(index_home(self.root, "default", "test"))
-        entries = ledger.read(ledger.pointer().version).values()
+        entries = ledger.read(ledger.pointer().version).entries()
         return {entry.path: (entry.content_digest, entry.chunks) for entry in entries}
 
 

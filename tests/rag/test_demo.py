@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from importlib.metadata import Distribution, distributions
@@ -9,14 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from upath import UPath
 
+from include.config import Settings
 from include.errors import UserError
 from include.rag import demo
 from include.rag.demo_sources import Package, documents
-from include.rag.load import load
+from include.rag.loaders import load
 from include.storage import location
 
+SHIPPED = demo.SAMPLES
+SAID = {
+    "capacity.xlsx": ["Vector memory", "Embedding time"],
+    "chunking-and-retrieval.docx": ["Two searches, one list", "reciprocal rank fusion", "Rank in full text"],
+    "incident.eml": ["handbook answers were two days old", "What follows"],
+    "mwaa-runbook.pdf": ["3. Deploy", "aws s3 sync dags/", "10. Checklist for a release"],
+    "on-call.pptx": ["Second: read one line", "a red run harms nobody"],
+    "rag-glossary.html": ["Reciprocal rank fusion (RRF)", "Usage event"],
+    "settings.csv": ["FMOPS_STORAGE_ROOT"],
+}
+"""What must be found in the text of each shipped sample."""
 LICENCE = "# Licensed to the Foundation\n"
 LONG = "This says at length what it is good for, since a short docstring only repeats the name of the thing."
 CONFIG = """
@@ -122,6 +136,18 @@ def install(site: Path, name: str, version: str, files: dict[str, str], descript
     return next(one for one in distributions(path=[str(site)]) if one.name == name)
 
 
+@pytest.fixture(autouse=True)
+def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One sample, among files that are none."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name in ("guide.pdf", "README.md", ".guide.pdf.swp", "~$guide.docx", "guide.pdf.orig", "Guide 2.pdf"):
+        (folder / name).write_text(f"This is {name}")
+    (folder / "folder.md").mkdir()
+    monkeypatch.setattr(demo, "SAMPLES", folder)
+    return folder
+
+
 @pytest.fixture
 def packages(tmp_path: Path) -> list[Distribution]:
     site = tmp_path / "site"
@@ -140,8 +166,11 @@ def contents(target: UPath) -> dict[str, str]:
 
 def test_each_kind_of_documentation_becomes_files_of_its_format(tmp_path: Path, packages: list[Distribution]) -> None:
     target = UPath(tmp_path.as_uri()) / "docs"
-    assert demo.build(target, "full", packages) == 12
+    assert demo.build(target, "full", packages) == 13
     made = contents(target)
+    assert {name: text for name, text in made.items() if name.startswith("samples/")} == {
+        "samples/guide.pdf": "This is guide.pdf"
+    }
     assert made["configuration/core.md"] == (
         "# Configuration section [core]\n\n## parallelism\n\nHow many run\nat once.\n\n"
         "- Environment variable: `AIRFLOW__CORE__PARALLELISM`\n- Type: integer\n- Default: `32`\n"
@@ -215,7 +244,7 @@ def test_a_new_version_rewrites_what_changed_and_removes_what_is_gone(
     writes: list[str] = []
     write = demo.write_bytes
     monkeypatch.setattr(demo, "write_bytes", lambda path, data: (writes.append(path.name), write(path, data)))
-    assert demo.build(target, "full", [core, packages[0]]) == 11
+    assert demo.build(target, "full", [core, packages[0]]) == 12
     assert writes == ["airflow.jobs.life.md"]
     assert "reference/airflow.models.runner.md" not in contents(target)
     assert contents(target)["reference/mine.md"] == "a user's"
@@ -236,12 +265,12 @@ def test_a_build_that_was_killed_is_finished_by_the_next(
     monkeypatch.setattr(demo, "write_bytes", killed)
     with pytest.raises(KeyboardInterrupt):
         demo.build(target, "full", packages)
-    monkeypatch.undo()
+    monkeypatch.setattr(demo, "write_bytes", write)
     # What the killed build left is known, and goes if it is no longer made.
     small = install(tmp_path / "other", "apache-airflow-core", "3.3.1", {"airflow/a.py": f'"""{LONG}"""'})
-    assert demo.build(target, "full", [small]) == 1
-    assert list(contents(target)) == ["reference/airflow.a.md"]
-    assert demo.build(target, "full", packages) == 12
+    assert demo.build(target, "full", [small]) == 2
+    assert sorted(contents(target)) == ["reference/airflow.a.md", "samples/guide.pdf"]
+    assert demo.build(target, "full", packages) == 13
 
 
 def test_a_document_that_was_deleted_comes_back(tmp_path: Path, packages: list[Distribution]) -> None:
@@ -263,20 +292,72 @@ def test_the_list_cannot_make_a_build_remove_a_file_outside_its_folder(
     assert victim.read_text() == "stays"
 
 
-def test_demo_holds_the_first_documents_up_to_its_size(
+def test_demo_holds_the_samples_and_the_first_documents_up_to_its_size(
     tmp_path: Path, packages: list[Distribution], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every = list(documents(demo._installed(packages)))
+    sample = {"samples/guide.pdf": "This is guide.pdf"}
     monkeypatch.setattr(demo, "DEMO_CHARACTERS", sum(len(text) for _, text in every[:4]))
     target = UPath(tmp_path.as_uri()) / "docs"
-    assert demo.build(target, "demo", packages) == 4
-    assert contents(target) == dict(every[:4])
+    assert demo.build(target, "demo", packages) == 5
+    assert contents(target) == sample | dict(every[:4])
     monkeypatch.setattr(demo, "DEMO_CHARACTERS", demo.DEMO_CHARACTERS - 1)
-    assert demo.build(target, "demo", packages) == 3
-    monkeypatch.setattr(demo, "DEMO_CHARACTERS", demo.DEMO_CHARACTERS + 1)
-    assert demo.build(target, "full", packages) == len(every)
     assert demo.build(target, "demo", packages) == 4
-    assert contents(target) == dict(every[:4])
+    monkeypatch.setattr(demo, "DEMO_CHARACTERS", demo.DEMO_CHARACTERS + 1)
+    assert demo.build(target, "full", packages) == 1 + len(every)
+    assert demo.build(target, "demo", packages) == 5
+    assert contents(target) == sample | dict(every[:4])
+
+
+def test_samples_that_are_new_changed_or_gone_are_noticed(
+    tmp_path: Path, packages: list[Distribution], samples: Path
+) -> None:
+    target = UPath(tmp_path.as_uri()) / "docs"
+    count = demo.build(target, "full", packages)
+    (samples / "guide.pdf").write_text("Another guide")
+    (samples / "mail.eml").write_text("Subject: new")
+    assert demo.build(target, "full", packages) == count + 1
+    assert contents(target)["samples/guide.pdf"] == "Another guide"
+    assert contents(target)["samples/mail.eml"] == "Subject: new"
+    (samples / "guide.pdf").unlink()
+    assert demo.build(target, "full", packages) == count
+    assert "samples/guide.pdf" not in contents(target)
+
+
+def test_the_shipped_samples_join_byte_by_byte_and_stay_small(
+    tmp_path: Path, packages: list[Distribution], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "SAMPLES", SHIPPED)
+    target = UPath(tmp_path.as_uri()) / "docs"
+    demo.build(target, "demo", packages)
+    built = {path.name: path.read_bytes() for path in (target / "samples").iterdir()}
+    assert built == {name: (SHIPPED / name).read_bytes() for name in SAID}
+    assert {path.name for path in SHIPPED.iterdir()} == {*SAID, "README.md"}
+    assert sum(map(len, built.values())) < 300_000
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_a_shipped_sample_says_is_read(name: str) -> None:
+    document = load((SHIPPED / name).read_bytes(), name)
+    read = [document.title]
+    for section in document.sections:
+        read += [*section.headings, document.text[section.start : section.end]]
+    text = " ".join(" ".join(read).split())
+    assert not document.rejects
+    assert [words for words in SAID[name] if words not in text] == []
+    assert [words for words in ("Accept all", "Careers", "Imprint", "newsletter") if words in text] == []
+
+
+def test_the_settings_among_the_samples_are_those_of_the_code() -> None:
+    with (SHIPPED / "settings.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["setting"] for row in rows] == list(Settings.model_fields)
+    for row in rows:
+        name = row["setting"]
+        default = Settings.model_fields[name].default
+        value = default.get_secret_value() if isinstance(default, SecretStr) else default
+        assert row["default"] == ("" if value is None else str(value)), name
+        assert (row["environment_variable"], row["mwaa_option"]) == (f"FMOPS_{name.upper()}", f"fmops.{name}")
 
 
 def test_packages_that_cannot_be_read_are_named(tmp_path: Path, packages: list[Distribution]) -> None:

@@ -57,7 +57,8 @@ def store_files(root: str) -> set[str]:
 def test_a_cold_run_indexes_every_document(ingestion: Ingestion, corpus: Path) -> None:
     counts = ingestion.run("run-1")
     assert (counts["found"], counts["added"], counts["documents_total"]) == (8, 8, 8)
-    assert counts["chunks_written"] == counts["chunks_embedded"] == counts["chunks_total"] == len(ingestion.rows())
+    assert counts["chunks_written"] == counts["chunks_total"] == len(ingestion.rows())
+    assert counts["chunks_written"] == counts["chunks_embedded"] + counts["chunks_reused"]
     assert set(ingestion.ledger()) == {path.name for path in corpus.iterdir()}
     manifest = json.loads(storage.location(counts["manifest_uri"]).read_text())
     assert manifest["counts"]["chunks_total"] == counts["chunks_total"]
@@ -99,22 +100,7 @@ def test_another_chunker_embeds_everything_again_and_leaves_no_old_chunk(ingesti
     ingestion.params["chunk_tokens"] = 48
     counts = ingestion.run("run-2")
     assert counts["changed"] == 8
-    assert {row["chunker"] for row in ingestion.rows()} == {"recursive-1/48/4"}
-
-
-def test_what_cannot_be_read_is_quarantined_with_its_reason_and_the_run_goes_on(
-    ingestion: Ingestion, corpus: Path
-) -> None:
-    (corpus / "binary.txt").write_bytes(b"abc\x00def")
-    (corpus / "broken.jsonl").write_text('{"text": "good"}\n{"text": \n')
-    (corpus / "empty.md").write_text("")
-    (corpus / "picture.png").write_bytes(b"\x89PNG")
-    counts = ingestion.run("run-1")
-    assert (counts["added"], counts["empty"], counts["quarantined"], counts["skipped"]) == (8, 1, 2, 1)
-    run_home = storage.location(counts["manifest_uri"]).parent
-    reasons = {row["path"]: row["reason"] for row in storage.read_jsonl(run_home / "quarantine.jsonl")}
-    assert "binary" in reasons["binary.txt"]
-    assert "line 2" in reasons["broken.jsonl"]
+    assert {row["chunker"] for row in ingestion.rows()} == {"structured-1/48/4"}
 
 
 def test_a_document_that_turns_bad_keeps_its_last_good_chunks(ingestion: Ingestion, corpus: Path) -> None:
@@ -211,14 +197,23 @@ def test_a_crash_at_any_write_is_repaired_by_running_again(tmp_path: Path, monke
 
 def test_a_commit_refuses_if_another_run_came_between(ingestion: Ingestion, corpus: Path) -> None:
     early = ingestion.prepare("run-early")
-    shards = pipeline.plan(early)
-    (corpus / "late.txt").write_text("late")
+    ingestion.embed(early, pipeline.plan(early))
+    (corpus / "002.txt").write_text("changed since")
     ingestion.run("run-late")
-    ingestion.embed(early, shards)
     rows = ingestion.rows()
     with pytest.raises(StateMovedError, match="from version 0 to 1; clear the plan task"):
         pipeline.commit(early)
     assert ingestion.rows() == rows, "it refuses before it writes"
+
+
+def test_a_commit_of_what_another_run_committed_meanwhile_writes_nothing(ingestion: Ingestion, root: str) -> None:
+    early = ingestion.prepare("run-early")
+    ingestion.embed(early, pipeline.plan(early))
+    ingestion.run("run-late")
+    files = store_files(root)
+    assert pipeline.commit(early)["version"] == 1
+    assert store_files(root) == files
+    assert pipeline.check(early)["added"] == 8
 
 
 def test_a_commit_of_an_older_run_that_is_cleared_changes_nothing(ingestion: Ingestion, corpus: Path) -> None:
@@ -406,18 +401,19 @@ def test_what_is_no_document_is_left_aside_and_counted(ingestion: Ingestion, cor
 
 
 def test_a_known_document_that_cannot_be_read_any_more_is_quarantined_and_kept(
-    ingestion: Ingestion, monkeypatch: pytest.MonkeyPatch
+    ingestion: Ingestion, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingestion.run("run-1")
     rows = ingestion.rows()
     read = FolderSource.read
 
-    def refuse(self: FolderSource, path: str) -> bytes:
+    def refuse(self: FolderSource, path: str) -> Any:
         if path == "002.txt":
             raise PermissionError(13, "Permission denied")
         return read(self, path)
 
     monkeypatch.setattr(FolderSource, "read", refuse)
+    (corpus / "002.txt").write_text("changed, and forbidden since")
     counts = ingestion.run("run-2")
     assert (counts["quarantined"], counts["unchanged"]) == (1, 7)
     assert ingestion.rows() == rows

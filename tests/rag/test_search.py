@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from include.errors import UserError
 from include.rag import ask
 from include.rag.retriever import IndexRetriever
-from include.rag.search import RRF_K, fuse, search
+from include.rag.search import RRF_K, fuse, reciprocal_ranks, search
 from include.rag.stores import Hit
+from include.storage import location
 from tests.rag.ingestion import Ingestion
 
 
 def hit(key: str) -> Hit:
     row = dict.fromkeys(("text", "title", "path", "locator", "source", "doc_id"), key)
-    return Hit(id=key, row={**row, "id": key, "headings": ["h"]})
+    return Hit(id=key, row={**row, "id": key, "headings": ["h"], "start": 3, "end": 7, "page": None})
 
 
 @pytest.fixture
@@ -58,6 +59,37 @@ def test_filters_narrow_and_cannot_widen_to_another_tenant(index: Ingestion) -> 
         search("cats", index="test", tenant="other")
 
 
+def test_one_side_alone_is_asked_where_that_is_wanted(index: Ingestion, root: str) -> None:
+    words = search("fish chicken", index="test", mode="full_text")
+    assert [(p.path, p.rank_full_text, p.rank_dense) for p in words] == [("cats.md", 1, None)]
+    assert words[0].score == pytest.approx(1 / (RRF_K + 1))
+    meaning = search("fish chicken", index="test", mode="dense", k=10)
+    assert [p.rank_dense for p in meaning] == [1, 2, 3]
+    assert {p.rank_full_text for p in meaning} == {None}
+    both = search("fish chicken", index="test", k=10)
+    assert both == search("fish chicken", index="test", mode="hybrid", k=10)
+    assert (both[0].rank_full_text, both[0].rank_dense) == (
+        1,
+        meaning.index(next(p for p in meaning if p.id == both[0].id)) + 1,
+    )
+
+
+def test_a_search_by_words_alone_embeds_nothing(index: Ingestion, root: str) -> None:
+    def events() -> int:
+        return len(list((location(root) / "default" / "usage").rglob("*.jsonl")))
+
+    before = events()
+    search("fish", index="test", mode="full_text")
+    assert events() == before
+    search("fish", index="test", mode="dense")
+    assert events() == before + 1
+
+
+def test_an_unknown_mode_is_refused(index: Ingestion) -> None:
+    with pytest.raises(UserError, match="mode 'fuzzy' is not known; choose one of hybrid, full_text, dense"):
+        search("cats", index="test", mode="fuzzy")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("question", "k"), [("", 5), ("   ", 5), ("cats", 0)])
 def test_a_search_for_nothing_is_refused(index: Ingestion, question: str, k: int) -> None:
     with pytest.raises(UserError, match="a search needs a question and k >= 1"):
@@ -69,6 +101,12 @@ def test_fusion_is_the_sum_of_reciprocal_ranks() -> None:
     assert [p.id for p in passages] == ["b", "a", "c"]
     assert passages[0].score == pytest.approx(1 / (RRF_K + 2) + 1 / (RRF_K + 1))
     assert (passages[1].rank_full_text, passages[1].rank_dense) == (1, None)
+    assert (passages[1].start, passages[1].end, passages[1].page) == (3, 7, None)
+
+
+def test_a_list_given_twice_counts_twice() -> None:
+    assert reciprocal_ranks([["a"], ["b"], ["b"]]) == {"a": 1 / (RRF_K + 1), "b": 2 / (RRF_K + 1)}
+    assert reciprocal_ranks([]) == {}
 
 
 ids = st.lists(st.sampled_from("abcdefgh"), unique=True)

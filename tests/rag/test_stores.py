@@ -28,7 +28,11 @@ def rows(doc_id: str, texts: Sequence[str], tenant: str = "acme", axis: int = 0)
         "ingested_at": datetime(2026, 1, 1, tzinfo=UTC),
         "vector": AXES[axis].tolist(),
     }
-    values = [{**base, "id": f"{doc_id}-{n}", "ordinal": n, "text": text} for n, text in enumerate(texts)]
+    values = [
+        {**base, "id": f"{doc_id}-{n}", "ordinal": n, "text": text, "embedding_digest": f"embedded {text}"}
+        | {"start": 10 * n, "end": 10 * n + len(text), "page": n or None}
+        for n, text in enumerate(texts)
+    ]
     return pa.Table.from_pylist(values, schema=schema)
 
 
@@ -39,6 +43,8 @@ def store(request: pytest.FixtureRequest, root: str) -> Store:
 
 def test_an_index_that_was_never_written_is_empty(store: Store) -> None:
     assert store.documents() == {}
+    assert store.count() == store.rows(["nothing"]).num_rows == 0
+    assert store.vectors(["nothing"]) == {}
     assert store.dense(AXES[0], 5, {}) == []
     assert store.full_text("word", 5, {}) == []
     store.delete(["nothing"])
@@ -52,6 +58,17 @@ def test_what_is_written_is_found_by_meaning_and_by_words(store: Store) -> None:
     hit = store.full_text("apple", 5, {})[0]
     assert (hit.id, hit.row["text"], hit.row["headings"]) == ("a-0", "red apples", ["A", "B"])
     assert "vector" not in hit.row
+
+
+def test_words_of_title_and_headings_find_a_chunk(store: Store) -> None:
+    below = rows("a", ["it is on by default"])
+    below = below.set_column(below.schema.get_field_index("headings"), below.schema.field("headings"), [[["Catchup"]]])
+    below = below.set_column(below.schema.get_field_index("title"), below.schema.field("title"), [["Scheduling"]])
+    store.replace(["a", "b"], pa.concat_tables([below, rows("b", ["nothing of the kind"])]))
+    for words in ("catchup", "scheduling", "catchup default"):
+        hit = store.full_text(words, 5, {})[0]
+        assert (hit.id, hit.row["text"]) == ("a-0", "it is on by default")
+    assert sorted(hit.row) == sorted(name for name in chunk_schema(DIMENSION).names if name != "vector")
 
 
 def test_words_are_found_the_same_before_and_after_finish(store: Store) -> None:
@@ -113,6 +130,57 @@ def test_a_document_made_of_two_contents_is_told_apart(store: Store) -> None:
     mixed[1]["content_digest"] = "another"
     store.replace(["a"], pa.Table.from_pylist(mixed, schema=chunk_schema(DIMENSION)))
     assert store.documents() == {"a": (MIXED, 2)}
+
+
+def test_an_emptied_index_holds_nothing(store: Store) -> None:
+    store.replace(["a"], rows("a", ["one"]))
+    store.delete(["a"])
+    assert (store.count(), store.documents()) == (0, {})
+
+
+def test_documents_are_counted_whole_however_their_chunks_lie(store: Store) -> None:
+    store.replace(["a", "b"], pa.concat_tables([rows("a", ["one"]), rows("b", ["two"]), rows("c", ["three"])]))
+    store.replace(["b"], rows("b", ["two", "four"]))
+    grown = pa.concat_tables([rows("a", ["one", "five"]), rows("d", ["six"])])
+    store.replace(["a", "d"], grown)
+    assert store.documents() == {key: (f"digest of {key}", n) for key, n in {"a": 2, "b": 2, "c": 1, "d": 1}.items()}
+    assert store.count() == 6
+
+
+def test_the_rows_of_documents_come_back_as_they_were_written(store: Store) -> None:
+    written = rows("a", ["one", "two"], axis=2)
+    store.replace(["a", "b", "c"], pa.concat_tables([written, rows("b", ["three"]), rows("c", ["four"])]))
+    found = store.rows(["a", "unknown", "a"])
+    assert found.schema == chunk_schema(DIMENSION)
+    assert found.sort_by("ordinal").to_pylist() == written.to_pylist()
+    many = [f"unknown {n}" for n in range(2_500)]
+    assert sorted(store.rows([*many, "c", "b"])["id"].to_pylist()) == ["b-0", "c-0"]
+
+
+def test_vectors_are_found_by_the_digest_of_what_was_embedded(store: Store) -> None:
+    store.replace(["a", "b"], pa.concat_tables([rows("a", ["one", "same"]), rows("b", ["it's \u2603"], axis=1)]))
+    store.replace(["c"], rows("c", ["same"]))
+    others = [f"unknown {n}" for n in range(2_500)]
+    found = store.vectors([*others, "embedded same", "embedded it's \u2603", "embedded same"])
+    assert sorted(found) == ["embedded it's \u2603", "embedded same"]
+    np.testing.assert_array_equal(found["embedded same"], AXES[0])
+    np.testing.assert_array_equal(found["embedded it's \u2603"], AXES[1])
+    assert found["embedded same"].dtype == np.float32
+
+
+def test_a_table_of_another_release_is_refused_and_named(root: str) -> None:
+    import lancedb
+
+    old = rows("a", ["one"]).drop_columns(["embedding_digest", "start"])
+    lancedb.connect(location(root).path + "/lancedb").create_table("chunks", old)
+    store = open_store("lancedb", location(root), DIMENSION)
+    refusals = [store.documents, store.count, lambda: store.replace(["a"], rows("a", ["one"]))]
+    for refused in refusals:
+        with pytest.raises(
+            UserError,
+            match=r"another release: its columns differ in embedding_digest, search_text, start; choose another name",
+        ):
+            refused()
 
 
 def test_vectors_of_another_dimension_are_refused(root: str) -> None:

@@ -45,6 +45,15 @@ class Store(Protocol):
     def documents(self) -> dict[str, tuple[str, int]]:
         """Document id -> (digest of the content that its chunks are from, how many); MIXED for more than one digest."""
 
+    def count(self) -> int:
+        """How many chunks there are."""
+
+    def rows(self, doc_ids: Sequence[str]) -> pa.Table:
+        """All columns of every chunk of these documents, in no order."""
+
+    def vectors(self, digests: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+        """Embedding digest -> the vector of a chunk that has it; digests that no chunk has are left out."""
+
     def dense(self, vector: np.ndarray[Any, Any], limit: int, filters: Mapping[str, str]) -> list[Hit]:
         """The nearest chunks by cosine, best first."""
 
@@ -86,7 +95,11 @@ def chunk_schema(dimension: int) -> pa.Schema:
             *text,
             pa.field("headings", pa.list_(pa.string())),
             pa.field("ordinal", pa.int32()),
+            pa.field("start", pa.int32()),  # characters of the document's text, end excluded
+            pa.field("end", pa.int32()),
+            pa.field("page", pa.int32()),  # null where the format has none
             pa.field("content_digest", pa.string()),
+            pa.field("embedding_digest", pa.string()),  # of the embedder's name and the text that was embedded
             pa.field("chunker", pa.string()),
             pa.field("embedder", pa.string()),
             pa.field("run_id", pa.string()),

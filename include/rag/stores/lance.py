@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import and_
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,10 @@ if TYPE_CHECKING:
     from upath import UPath
 
 _TABLE = "chunks"
+_SEARCHED = "search_text"
+"""The column that full-text search reads; made here, and no part of a row."""
+_VALUES_PER_QUERY = 1_000
+"""How many values one filter lists. A scan for 1,000 digests takes as long as a scalar index over them would."""
 
 
 class LanceStore:
@@ -25,10 +28,12 @@ class LanceStore:
 
     def __init__(self, home: UPath, dimension: int) -> None:
         import lancedb
+        import pyarrow as pa
 
         folder = home / "lancedb"
         self.uri = str(folder)
         self._schema = chunk_schema(dimension)
+        self._stored = self._schema.append(pa.field(_SEARCHED, pa.string()))
         if folder.protocol == "s3":
             self._db = lancedb.connect(self.uri, storage_options=_s3_options())
         elif folder.protocol in ("", "file"):
@@ -40,6 +45,12 @@ class LanceStore:
         if _TABLE not in self._db.list_tables().tables:
             return None
         table = self._db.open_table(_TABLE)
+        if table.schema.names != self._stored.names:
+            odd = sorted(set(table.schema.names) ^ set(self._stored.names))
+            raise UserError(
+                f"{self.uri} was written by another release: its columns differ in {', '.join(odd) or 'their order'}; "
+                "choose another name for the index, or delete this one (make reset deletes all) and ingest again"
+            )
         held = table.schema.field("vector").type
         if held != self._schema.field("vector").type:
             wanted = self._schema.field("vector").type.list_size
@@ -51,24 +62,27 @@ class LanceStore:
 
         table = self._table()
         if table is None:
-            table = self._db.create_table(_TABLE, schema=self._schema)
+            table = self._db.create_table(_TABLE, schema=self._stored)
         if not table.list_indices():  # also when an earlier writer died between the two steps
-            table.create_index("text", config=FTS())
+            table.create_index(_SEARCHED, config=FTS())
         return table
 
     def replace(self, doc_ids: Sequence[str], rows: pa.Table) -> None:
         """Make `rows` the only chunks of these documents in one commit, so no reader sees a gap."""
+        import pyarrow as pa
         from lancedb.expr import col
 
         if len(set(rows["id"].to_pylist())) != rows.num_rows:
             raise ValueError("rows hold an id twice, which LanceDB would insert twice")
+        read = zip(*(rows[name].to_pylist() for name in ("title", "headings", "text")), strict=True)
+        searched = pa.array([search_text(*parts) for parts in read], pa.string())
         (
             self._made_table()
             .merge_insert("id")
             .when_matched_update_all()
             .when_not_matched_insert_all()
             .when_not_matched_by_source_delete(col("doc_id").isin(list(doc_ids)).to_sql())
-            .execute(rows.cast(self._schema))
+            .execute(rows.cast(self._schema).append_column(self._stored.field(_SEARCHED), searched))
         )
 
     def delete(self, doc_ids: Sequence[str]) -> None:
@@ -86,17 +100,54 @@ class LanceStore:
             table.optimize()
 
     def documents(self) -> dict[str, tuple[str, int]]:
-        """Document id -> (content digest, number of chunks); reads two columns."""
-        table = self._table()
-        counts: Counter[tuple[str, str]] = Counter()
-        if table is not None:
-            for batch in table.search().select(["doc_id", "content_digest"]).to_batches():
-                columns = (batch.column(name).to_pylist() for name in ("doc_id", "content_digest"))
-                counts.update(zip(*columns, strict=True))
+        """Document id -> (content digest, number of chunks); reads two columns, and holds a row per document."""
+        import pyarrow as pa
+
+        table, by = self._table(), ["doc_id", "content_digest"]
+        if table is None:
+            return {}
+        # Batch by batch, since a document's chunks mostly lie together: then the counts alone are gathered.
+        batches = table.search().select(by).to_batches()
+        counts = [pa.Table.from_batches([batch]).group_by(by).aggregate([([], "count_all")]) for batch in batches]
+        if not counts:
+            return {}
+        total = pa.concat_tables(counts).group_by(by).aggregate([("count_all", "sum")])
         held: dict[str, tuple[str, int]] = {}
-        for (doc_id, digest), number in counts.items():
+        for doc_id, digest, number in zip(*(total[name].to_pylist() for name in (*by, "count_all_sum")), strict=True):
             held[doc_id] = (MIXED, held[doc_id][1] + number) if doc_id in held else (digest, number)
         return held
+
+    def count(self) -> int:
+        """How many chunks there are; reads no column."""
+        table = self._table()
+        return 0 if table is None else int(table.count_rows())
+
+    def rows(self, doc_ids: Sequence[str]) -> pa.Table:
+        """All columns of every chunk of these documents."""
+        import pyarrow as pa
+
+        found = self._where_in("doc_id", doc_ids, self._schema.names)
+        return pa.concat_tables([self._schema.empty_table(), *found])
+
+    def vectors(self, digests: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+        """Embedding digest -> the vector of a chunk that has it."""
+        known: dict[str, np.ndarray[Any, Any]] = {}
+        size = self._schema.field("vector").type.list_size
+        for found in self._where_in("embedding_digest", digests, ["embedding_digest", "vector"]):
+            values = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, size)
+            known.update(zip(found["embedding_digest"].to_pylist(), values, strict=True))
+        return known
+
+    def _where_in(self, column: str, values: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
+        """The rows whose column has one of these values, some values at a time."""
+        from lancedb.expr import col
+
+        table, unique = self._table(), sorted(set(values))
+        if table is None:
+            return
+        for start in range(0, len(unique), _VALUES_PER_QUERY):
+            where = col(column).isin(unique[start : start + _VALUES_PER_QUERY]).to_sql()
+            yield table.search().where(where).select(columns).to_arrow()
 
     def dense(self, vector: np.ndarray[Any, Any], limit: int, filters: Mapping[str, str]) -> list[Hit]:
         """The nearest chunks by cosine: exact, no approximate index."""
@@ -107,13 +158,13 @@ class LanceStore:
         return self._hits(query, limit, filters, "_distance")
 
     def full_text(self, query: str, limit: int, filters: Mapping[str, str]) -> list[Hit]:
-        """The best chunks by BM25; the query is words, never a query language."""
+        """The best chunks by BM25 over title, headings and text; the query is words, never a query language."""
         from lancedb.query import MatchQuery
 
         table = self._table()
         if table is None:
             return []
-        return self._hits(table.search(MatchQuery(query, "text"), query_type="fts"), limit, filters, "_score")
+        return self._hits(table.search(MatchQuery(query, _SEARCHED), query_type="fts"), limit, filters, "_score")
 
     def _hits(self, query: Any, limit: int, filters: Mapping[str, str], rank_by: str) -> list[Hit]:
         from lancedb.expr import col, lit
@@ -128,6 +179,12 @@ class LanceStore:
             query = query.where(reduce(and_, (col(name).eq(lit(value)) for name, value in filters.items())))
         rows = query.select([*columns, rank_by]).limit(limit).to_list()
         return [Hit(id=row["id"], row={name: row[name] for name in columns}) for row in rows]
+
+
+def search_text(title: str | None, headings: Sequence[str] | None, text: str) -> str:
+    """What full-text search reads of a chunk: its text behind its document's title and its headings, each once."""
+    path = " > ".join(dict.fromkeys(part for part in (title, *(headings or ())) if part))
+    return "\n".join(part for part in (path, text) if part)
 
 
 def _s3_options() -> dict[str, str]:

@@ -1,0 +1,159 @@
+"""check() and publish(): the index against its ledger, the run's manifest, and the news of it."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import TYPE_CHECKING, Any
+
+from include.contracts import IngestionCounts, IngestionManifest
+from include.errors import DriftError
+from include.models.embeddings import get_embedder
+from include.rag.commit import Work, read_work
+from include.rag.config import IngestConfig
+from include.rag.embed import chunk_id
+from include.rag.ledger import Entry, Ledger, Snapshot
+from include.rag.plan import Plan, make_chunker, read_plan
+from include.rag.stores import Store, open_store
+from include.storage import read_json, read_record, write_json, write_record
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 100
+"""Documents whose chunks are read back and prove themselves."""
+SHOWN = 10
+
+
+def check(config: IngestConfig) -> tuple[IngestionManifest, UPath]:
+    """Compare the store with the ledger, then write the run's manifest; DriftError names the documents that differ.
+
+    Compared are every document's content digest and number of chunks, and for a sample of documents the chunks
+    themselves. The next run repairs what differs. A run that is checked again after others committed is only described:
+    the store is theirs by then.
+    """
+    plan, ledger = read_plan(config), Ledger(config.home)
+    work = read_work(config, plan)
+    committed = read_json(config.run_home / "commit.json")
+    version = committed["version"]
+    snapshot = ledger.read(version)
+    store = open_store(config.store, config.home, get_embedder(config.embedder).dimension)
+    if version == ledger.pointer().version:
+        reconcile(snapshot, store, seed=config.run_id)
+    manifest = IngestionManifest(
+        tenant=config.tenant,
+        use_case=config.use_case,
+        index=config.index,
+        run_id=config.run_id,
+        source_uri=config.source,
+        store=config.store,
+        store_uri=store.uri,
+        embedder=get_embedder(config.embedder).name,
+        chunker=make_chunker(config).name,
+        ledger_uri=ledger.uri(version),
+        ledger_version=version,
+        quarantine_uri=committed["quarantine_uri"],
+        counts=_count(plan, work, snapshot),
+    )
+    path = config.run_home / "manifest.json"
+    write_record(path, manifest)
+    log.info("%s", manifest.counts)
+    return manifest, path
+
+
+def reconcile(snapshot: Snapshot, store: Store, *, seed: str) -> None:
+    """DriftError if the store is not what the ledger says; what it holds too much of, or altered, leaves it first.
+
+    The next run finds those documents without their chunks, and writes them anew. Rewriting alone would not do: a row
+    that is there twice, which two writers at once can bring about, is matched twice and stays.
+    """
+    expected = {entry.doc_id: entry for entry in snapshot.entries() if entry.held}
+    held = store.documents()
+    wrong: dict[str, str] = {}
+    for doc_id in expected.keys() | held.keys():
+        entry, in_store = expected.get(doc_id), held.get(doc_id)
+        in_ledger = entry.held if entry else None
+        if in_ledger != in_store:
+            name = entry.path if entry else doc_id
+            wrong[doc_id] = f"{name}: ledger {_brief(in_ledger)}, store {_brief(in_store)}"
+    sound = sorted(expected.keys() - wrong.keys())
+    sample = random.Random(seed).sample(sound, min(SAMPLE, len(sound)))  # noqa: S311 (no secret)
+    altered = _altered(store, sample)
+    wrong |= {doc_id: f"{expected[doc_id].path}: its chunks were altered" for doc_id in altered}
+    too_much = {doc_id for doc_id in wrong if doc_id in held and held[doc_id][1] > _chunks(expected.get(doc_id))}
+    store.delete(sorted(altered | too_much))
+    if wrong:
+        shown = ", ".join(sorted(wrong.values())[:SHOWN])
+        raise DriftError(f"{len(wrong)} documents differ between ledger and store; the next run repairs them: {shown}")
+    log.info("ledger and store agree on %d documents; the chunks of %d were read back", len(held), len(sample))
+
+
+def _altered(store: Store, doc_ids: list[str]) -> set[str]:
+    """Documents with a chunk that is not what its id says, or whose vector is not of length 1."""
+    import numpy as np
+
+    if not doc_ids:
+        return set()
+    rows = store.rows(doc_ids)
+    vectors = np.stack(rows["vector"].to_numpy(zero_copy_only=False)) if rows.num_rows else np.empty((0, 1))
+    is_unit = np.isclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3)
+    altered = set()
+    for row, unit in zip(rows.drop_columns(["vector"]).to_pylist(), is_unit, strict=True):
+        pipeline = f"{row['chunker']}+{row['embedder']}"
+        proof = chunk_id(row["tenant"], row["doc_id"], pipeline, row["ordinal"], row["text"])
+        if proof != row["id"] or not unit:
+            altered.add(row["doc_id"])
+    return altered
+
+
+def _chunks(entry: Entry | None) -> int:
+    return entry.chunks if entry else 0
+
+
+def _brief(held: tuple[str, int] | None) -> str:
+    return "nothing" if held is None else f"{held[1]} chunks of {held[0][:8]}"
+
+
+def _count(plan: Plan, work: Work, snapshot: Snapshot) -> IngestionCounts:
+    status = [outcome.status for outcome in work.outcomes]
+    actions = [outcome.action for outcome in work.outcomes if outcome.status == "ok"]
+    return IngestionCounts(
+        found=plan.found,
+        unchanged=plan.unchanged,
+        added=actions.count("added"),
+        changed=actions.count("changed"),
+        empty=status.count("empty"),
+        quarantined=status.count("quarantined"),
+        still_quarantined=plan.still_quarantined,
+        vanished=status.count("vanished"),
+        deleted=plan.deleted,
+        skipped=plan.skipped,
+        records_quarantined=sum(len(outcome.rejects) for outcome in work.outcomes),
+        chunks_written=sum(outcome.chunks for outcome in work.stored.values()),
+        chunks_embedded=work.chunks_embedded,
+        chunks_reused=work.chunks_reused,
+        documents_total=len(snapshot),
+        chunks_total=snapshot.chunks,
+    )
+
+
+def news(config: IngestConfig) -> dict[str, Any] | None:
+    """What to tell about the index, its manifest's URI among it; None if this version of it was told already."""
+    path = config.run_home / "manifest.json"
+    version = read_record(path, IngestionManifest).ledger_version
+    told = _told(config)
+    last: int = read_json(told)["ledger_version"] if told.exists() else 0
+    if last >= version:
+        return None
+    return {"index": config.index, "tenant": config.tenant, "ledger_version": version, "manifest_uri": str(path)}
+
+
+def remember(config: IngestConfig, told: dict[str, Any]) -> None:
+    """Note that this version was told: called after the telling, so that news is told twice rather than never."""
+    write_json(_told(config), told)
+
+
+def _told(config: IngestConfig) -> UPath:
+    return config.home / "published.json"

@@ -1,0 +1,192 @@
+"""evaluate() and gate(): ask an index questions whose answers are known, report how it did, refuse it if it is bad."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from include.errors import DocumentError, GateError, UserError
+from include.models.embeddings import embed_metered, get_embedder
+from include.models.metering import Meter
+from include.rag.config import IngestConfig
+from include.rag.document import Document
+from include.rag.golden import Question, make_questions, pooled, read_questions
+from include.rag.ledger import Entry, Ledger, Snapshot
+from include.rag.plan import document_id
+from include.rag.quality import QualityReport, judge, measure
+from include.rag.quality_report import page, summary
+from include.rag.reader import Reader
+from include.rag.search import CANDIDATES, fuse
+from include.rag.source import FolderSource, content_digest
+from include.rag.stores import open_store
+from include.storage import digest, location, read_json, read_record, write_bytes, write_json, write_record
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 300
+"""Documents that questions are made from: those with the smallest digests, so that most stay from run to run."""
+QUESTIONS = 100
+SHOWN = 3
+
+
+def evaluate(config: IngestConfig, meter: Meter) -> dict[str, Any]:
+    """Measure the index as it is and write `retrieval.html` and `retrieval.json` beside the run's manifest.
+
+    The same version of the index and the same questions are not asked again: the last run's answers are judged by this
+    run's thresholds. Returns the URIs of both files and the verdict.
+    """
+    ledger = Ledger(config.home)
+    snapshot = ledger.read(version := ledger.pointer().version)
+    lines = _golden_lines(config)
+    asked = digest(str(version), config.source, config.golden or "", *lines)
+    last = config.home / "quality.json"
+    found = read_json(last) if last.exists() else {}
+    if found.get("asked") == asked:
+        report = read_record(location(found["report"]), QualityReport).model_copy(update={"run_id": config.run_id})
+        log.info("this version was asked these questions by an earlier run; its answers are judged again")
+    else:
+        report = _measured(config, snapshot, version, lines, meter)
+    thresholds = {"recall_at_5": config.min_recall_at_5, "mrr": config.min_mrr}
+    decision = judge(report, {name: least for name, least in thresholds.items() if least > 0})
+    report = report.model_copy(update={"decision": decision})
+    html, record = config.run_home / "retrieval.html", config.run_home / "retrieval.json"
+    write_bytes(html, page(report, _names(report, snapshot)).encode())
+    write_record(record, report)
+    write_json(last, {"asked": asked, "report": str(record)})
+    log.info("%s", summary(report))
+    return {"report_uri": str(html), "quality_uri": str(record), "verdict": decision.verdict}
+
+
+def gate(quality_uri: str) -> str:
+    """The verdict on an index; GateError with the reasons, and the questions that decided it, if it is refused."""
+    report = read_record(location(quality_uri), QualityReport)
+    decision = report.decision
+    assert decision is not None
+    reasons = "; ".join(decision.reasons)
+    if decision.verdict == "refused":
+        texts = {row.id: row.text for row in report.questions}
+        worst = ", ".join(repr(texts[one]) for one in decision.deciding[:SHOWN])
+        raise GateError(
+            f"index {report.index!r} is refused: {reasons}. Worst questions: {worst}. Report: {quality_uri}"
+        )
+    log.log(logging.INFO if decision.verdict == "passed" else logging.WARNING, "%s: %s", decision.verdict, reasons)
+    return decision.verdict
+
+
+def check_golden(config: IngestConfig) -> None:
+    """UserError if the user's questions cannot be read: before any work, not after it."""
+    if config.golden:
+        _questions(config, _golden_lines(config))
+
+
+def _questions(config: IngestConfig, lines: list[str]) -> list[Question]:
+    return read_questions(lines, lambda path: document_id(config.source, path))
+
+
+def _golden_lines(config: IngestConfig) -> list[str]:
+    """The lines of the user's file of questions; none if they are to be made."""
+    if config.golden is None:
+        return []
+    try:
+        return location(config.golden).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"golden={config.golden!r} cannot be read: {error}") from None
+
+
+def _measured(config: IngestConfig, snapshot: Snapshot, version: int, lines: list[str], meter: Meter) -> QualityReport:
+    sampled = 0
+    if config.golden:
+        questions = _questions(config, lines)
+    else:
+        documents = list(_sample(config, snapshot))
+        sampled = len(documents)
+        questions = make_questions(documents, limit=QUESTIONS)
+    rankings, passages = _ask(config, questions, meter)
+    questions = _with_copies(config, snapshot, questions, passages)
+    return measure(
+        questions,
+        rankings,
+        tenant=config.tenant,
+        use_case=config.use_case,
+        index=config.index,
+        run_id=config.run_id,
+        ledger_version=version,
+        question_source=config.golden or "made",
+        documents_sampled=sampled,
+    )
+
+
+def _sample(config: IngestConfig, snapshot: Snapshot) -> Iterator[tuple[str, str, Document]]:
+    """Some documents of this source, as _read() gives them."""
+    mine = (entry for entry in snapshot.entries() if entry.source == config.source and entry.chunks)
+    chosen: list[Entry] = heapq.nsmallest(SAMPLE, mine, key=lambda entry: digest("sample", entry.doc_id))
+    return _read(config, chosen)
+
+
+def _read(config: IngestConfig, entries: Iterable[Entry]) -> Iterator[tuple[str, str, Document]]:
+    """(id, title, document) of those that are still what the index holds."""
+    source = FolderSource(config)
+    with Reader(config.limits) as reader:
+        for entry in entries:
+            try:
+                data = source.read(entry.path)
+                if content_digest(data) == entry.content_digest:
+                    yield entry.doc_id, entry.title, reader.read(data, entry.path)
+            except (OSError, DocumentError) as error:
+                log.info("%s is not evaluated: %s", entry.path, error)
+
+
+def _ask(
+    config: IngestConfig, questions: list[Question], meter: Meter
+) -> tuple[dict[str, dict[str, list[str]]], dict[str, list[tuple[str, str]]]]:
+    """Each mode's documents for each question, best first; and all passages, as (document id, text)."""
+    rankings: dict[str, dict[str, list[str]]] = {"full_text": {}, "dense": {}, "hybrid": {}}
+    passages: dict[str, list[tuple[str, str]]] = {}
+    if not questions:
+        return rankings, passages
+    embedder = get_embedder(config.embedder)
+    store = open_store(config.store, config.home, embedder.dimension)
+    where = {"tenant": config.tenant}
+    vectors = embed_metered(embedder, [question.text for question in questions], meter)
+    started = time.monotonic()
+    for question, vector in zip(questions, vectors, strict=True):
+        sides = store.full_text(question.text, CANDIDATES, where), store.dense(vector, CANDIDATES, where)
+        fused = fuse(*sides)
+        passages[question.id] = [(passage.doc_id, passage.text) for passage in fused]
+        for mode, side in zip(("full_text", "dense"), sides, strict=True):
+            rankings[mode][question.id] = [str(hit.row["doc_id"]) for hit in side]
+        rankings["hybrid"][question.id] = [passage.doc_id for passage in fused]
+    log.info("asked %d questions in %.1f s", len(questions), time.monotonic() - started)
+    return rankings, passages
+
+
+def _with_copies(
+    config: IngestConfig, snapshot: Snapshot, questions: list[Question], passages: dict[str, list[tuple[str, str]]]
+) -> list[Question]:
+    """The questions, with documents outside of the sample that answer them as well.
+
+    The index says where to look, and the source whether it is so: an index that mixed up its documents must not vouch
+    for itself.
+    """
+    looked = pooled(questions, passages)
+    more = {
+        doc_id for before, after in zip(questions, looked, strict=True) for doc_id in after.relevant - before.relevant
+    }
+    entries = (entry for doc_id in sorted(more) if (entry := snapshot.get(doc_id)) and entry.source == config.source)
+    texts = {doc_id: document.text for doc_id, _, document in _read(config, entries)}
+    found = {
+        after.id: [(doc_id, texts[doc_id]) for doc_id in after.relevant - before.relevant if doc_id in texts]
+        for before, after in zip(questions, looked, strict=True)
+    }
+    return pooled(questions, found)
+
+
+def _names(report: QualityReport, snapshot: Snapshot) -> dict[str, str]:
+    """Paths of the documents that the report speaks of."""
+    ids = {doc_id for row in report.questions for doc_id in row.relevant}
+    ids |= {doc_id for row in report.questions for found in row.found.values() for doc_id in found}
+    entries = {doc_id: snapshot.get(doc_id) for doc_id in ids}
+    return {doc_id: entry.path for doc_id, entry in entries.items() if entry}

@@ -1,0 +1,14 @@
+"""Loaders that a test puts in place of the real ones, imported by the process that reads documents."""
+
+from __future__ import annotations
+
+from include.errors import DocumentError
+from include.rag.document import Document
+from include.rag.loaders import load
+
+
+def refuse_text(data: bytes, name: str) -> Document:
+    """As the real one, but plain text cannot be read."""
+    if name.endswith(".txt"):
+        raise DocumentError("no text today")
+    return load(data, name)
