@@ -76,7 +76,8 @@ def test_a_first_run_ends_green_and_its_index_answers(runs: Runs) -> None:
     assert set().union(*runs.states(run_id).values()) == {"success"}
     manifest = runs.manifest(run_id)
     assert (manifest.counts.added, manifest.counts.documents_total) == (8, 8)
-    assert manifest.counts.chunks_embedded == manifest.counts.chunks_total > 0
+    counts = manifest.counts
+    assert counts.chunks_embedded + counts.chunks_reused == counts.chunks_total > 0
     best = search("what fuel does the upper stage use", index="handbook", k=1, settings=load_settings())[0]
     assert best.path == "rockets.md"
 
@@ -86,6 +87,17 @@ def test_the_asset_tells_the_manifest_once(runs: Runs) -> None:
     assert len(news) == 1
     manifest = storage.read_record(storage.location(news[0]["manifest_uri"]), IngestionManifest)
     assert (manifest.index, manifest.ledger_version) == ("handbook", 1)
+
+
+def test_a_run_s_report_lies_beside_its_manifest_and_is_linked_from_its_task(runs: Runs) -> None:
+    run_id = runs.client.pages(f"/dags/{DAG}/dagRuns", "dag_runs")[0]["dag_run_id"]
+    evaluated = runs.client.xcom(DAG, run_id, "quality.evaluate")
+    assert evaluated["verdict"] == "not_judged", "a few documents make too few questions"
+    page = storage.location(evaluated["report_uri"])
+    assert page.parent == storage.location(runs.client.xcom(DAG, run_id, "index.check")["manifest_uri"]).parent
+    assert "Retrieval quality of index handbook" in page.read_text()
+    links = runs.client.get(f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/quality.evaluate/links")["extra_links"]
+    assert "/fmops/report?" in links["Report"]
 
 
 def test_mapped_tasks_have_readable_names_and_xcoms_stay_small(runs: Runs) -> None:
@@ -102,7 +114,7 @@ def test_mapped_tasks_have_readable_names_and_xcoms_stay_small(runs: Runs) -> No
             assert len(json.dumps(value)) < 4096
             seen.add((task["task_id"], entry["key"]))
     assert {key for _, key in seen} == {"return_value"}
-    assert {task_id for task_id, _ in seen} == {task["task_id"] for task in tasks} - {"index.remember"}
+    assert {task_id for task_id, _ in seen} == {task["task_id"] for task in tasks} - {"news.remember"}
 
 
 def test_a_run_without_changes_embeds_writes_and_tells_nothing(runs: Runs) -> None:
@@ -111,7 +123,7 @@ def test_a_run_without_changes_embeds_writes_and_tells_nothing(runs: Runs) -> No
     counts = runs.manifest(run_id).counts
     assert (counts.unchanged, counts.chunks_embedded, counts.chunks_written) == (8, 0, 0)
     states = runs.states(run_id)
-    assert (states["embed.shard"], states["index.publish"]) == ({"skipped"}, {"skipped"})
+    assert (states["embed.shard"], states["news.publish"]) == ({"skipped"}, {"skipped"})
     assert len(runs.news()) == 1
 
 
@@ -140,7 +152,7 @@ def test_cleared_tasks_come_to_the_same_result(runs: Runs) -> None:
     assert state == "success"
     after = runs.manifest(run["dag_run_id"])
     assert after.ledger_version == before.ledger_version
-    unlike = {"chunks_embedded"}  # the parts were found, so nothing was embedded again
+    unlike = {"chunks_embedded", "chunks_reused"}  # the parts were found, so nothing was embedded again
     assert after.counts.model_dump(exclude=unlike) == before.counts.model_dump(exclude=unlike)
     assert after.counts.chunks_embedded == 0
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from include.contracts import IngestionCounts, IngestionManifest
 from include.errors import DriftError
 from include.models.embeddings import get_embedder
-from include.rag.commit import Work, read_work
+from include.rag.commit import Work, lock_of, read_work
 from include.rag.config import IngestConfig
 from include.rag.embed import chunk_id
 from include.rag.ledger import Entry, Ledger, Snapshot
 from include.rag.plan import Plan, make_chunker, read_plan
 from include.rag.stores import Store, open_store
-from include.storage import read_json, read_record, write_json, write_record
+from include.storage import exclusive, read_json, read_record, write_json, write_record
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -40,8 +40,9 @@ def check(config: IngestConfig) -> tuple[IngestionManifest, UPath]:
     version = committed["version"]
     snapshot = ledger.read(version)
     store = open_store(config.store, config.home, get_embedder(config.embedder).dimension)
-    if version == ledger.pointer().version:
-        reconcile(snapshot, store, seed=config.run_id)
+    with exclusive(lock_of(config)):  # between a commit's store and its ledger, the two differ
+        if version == ledger.pointer().version:
+            reconcile(snapshot, store, seed=config.run_id)
     manifest = IngestionManifest(
         tenant=config.tenant,
         use_case=config.use_case,

@@ -170,24 +170,34 @@ class _Splitter:
 
     def _cut(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The splitter's chunks, window by window: the last chunk of one is cut anew as the first of the next."""
-        from semantic_text_splitter import MarkdownSplitter, TextSplitter
-
-        kind = MarkdownSplitter if self._is_markdown else TextSplitter
-        room = self._room.tokens
-        splitter = kind.from_callback(self._room.size, room, overlap=min(self._overlap, room // 2))
-        longest = room * _CHARACTERS_PER_TOKEN
+        longest = self._room.tokens * _CHARACTERS_PER_TOKEN
         while start < end:
             stop = min(end, start + max(_WINDOW, 4 * longest))
             # Within a run of Chinese or Thai it looks words up again from its beginning, for every chunk.
             if any(len(run) > longest for run in self._text[start:stop].split()):
                 stop = min(end, start + 2 * longest)
-            chunks = splitter.chunk_indices(self._text[start:stop])
+            chunks = self._chunks(self._text[start:stop])
             resume = stop
             if stop < end and chunks and chunks[-1][0]:
                 resume = start + chunks.pop()[0]
             for offset, chunk in chunks:
                 yield start + offset, start + offset + len(chunk)
             start = resume
+
+    def _chunks(self, text: str) -> list[tuple[int, str]]:
+        """The splitter's chunks of a window, as (offset, chunk); all of it as one where the splitter fails on it."""
+        from semantic_text_splitter import MarkdownSplitter, TextSplitter
+
+        room = self._room.tokens
+        for kind in (MarkdownSplitter, TextSplitter) if self._is_markdown else (TextSplitter,):
+            splitter = kind.from_callback(self._room.size, room, overlap=min(self._overlap, room // 2))
+            try:
+                return splitter.chunk_indices(text)
+            except BaseException as error:
+                # A panic of the library, seen once in thousands of odd texts, is no Exception and has no public name.
+                if type(error).__name__ != "PanicException":
+                    raise
+        return [(0, text)]
 
     def _fit(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """A span, or parts of it that fit: the splitter takes for granted that a text has no more tokens than bytes."""

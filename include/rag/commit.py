@@ -32,6 +32,7 @@ from include.storage import digest, exclusive, read_json, read_parquet, write_js
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from upath import UPath
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +73,17 @@ def commit(config: IngestConfig) -> dict[str, Any]:
     letters = dead_letters(config, work)
     quarantine_uri = write_letters(config, letters)
     enforce(config, letters)
-    with exclusive(config.home / "commit.lock"):
+    with exclusive(lock_of(config)):
         version = _commit(config, plan, work)
     counts = {"version": version, "documents": len(work.stored), "deleted": len(work.deleted)}
     write_json(config.run_home / "commit.json", {**counts, "quarantine_uri": quarantine_uri})
     log.info("committed: %s", counts)
     return counts
+
+
+def lock_of(config: IngestConfig) -> UPath:
+    """The file to hold while store and ledger may differ."""
+    return config.home / "commit.lock"
 
 
 def _commit(config: IngestConfig, plan: Plan, work: Work) -> int:

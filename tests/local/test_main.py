@@ -16,7 +16,8 @@ import pytest
 import local.__main__ as launcher
 from include.contracts import IngestionCounts, IngestionManifest
 from include.errors import UserError
-from include.storage import location, write_record
+from include.rag.quality import measure
+from include.storage import location, write_jsonl, write_record
 from local.client import Client
 from local.home import Home, Running
 from local.processes import MARK, Ended
@@ -29,11 +30,14 @@ COUNTS = IngestionCounts(
     changed=1,
     empty=1,
     quarantined=2,
+    still_quarantined=0,
     vanished=0,
     deleted=3,
     skipped=5,
+    records_quarantined=1,
     chunks_written=11,
     chunks_embedded=10,
+    chunks_reused=1,
     documents_total=40,
     chunks_total=400,
 )
@@ -102,7 +106,11 @@ def test_an_interrupted_run_fails_with_its_airflow_and_goes_on_in_another(
 def test_ingest_passes_the_folder_and_prints_what_came_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    uri = (tmp_path / "manifest.json").as_uri()
+    uri, quarantine = (tmp_path / "manifest.json").as_uri(), (tmp_path / "quarantine.jsonl").as_uri()
+    letters = [{"path": f"{n}.jsonl", "locator": "line 3" if n else None, "reason": "torn"} for n in range(7)]
+    write_jsonl(location(quarantine), letters)
+    report = measure([], {"hybrid": {}}, tenant="acme", use_case="help", index="notes", run_id="r", ledger_version=4)
+    write_record(location((tmp_path / "retrieval.json").as_uri()), report)
     manifest = IngestionManifest(
         tenant="acme",
         use_case="help",
@@ -115,7 +123,7 @@ def test_ingest_passes_the_folder_and_prints_what_came_out(
         chunker="c",
         ledger_uri="file:///ledger",
         ledger_version=4,
-        quarantine_uri="file:///quarantine.jsonl",
+        quarantine_uri=quarantine,
         counts=COUNTS,
     )
     write_record(location(uri), manifest)
@@ -132,12 +140,16 @@ def test_ingest_passes_the_folder_and_prints_what_came_out(
     assert made["conf"] == {"source": str(tmp_path / "my notes"), "index": "notes"}
     said = capsys.readouterr().out
     for words in (
-        "7 found: 2 added, 1 changed, 1 unchanged, 1 empty, 2 quarantined, 0 vanished",
+        "7 found: 2 added, 1 changed, 1 unchanged, 1 empty, 2 quarantined\n",
+        "set aside\n  0.jsonl: torn\n  1.jsonl, line 3: torn\n",
+        "4.jsonl, line 3: torn\n  and 2 more\nquality\n",
+        "Retrieval quality of index notes: MEASURED (0 questions)",
+        f"{tmp_path.as_uri()}/retrieval.html",
         "3 deleted",
         "400 chunks",
     ):
         assert words in said
-    for words in ("11 written, 10 embedded by minilm", "file:///ledger (version 4)", "file:///quarantine.jsonl", uri):
+    for words in ("11 written, 10 embedded by minilm", "file:///ledger (version 4)", quarantine, uri):
         assert words in said
     assert "INDEX=notes" in said and "make up" in said
 

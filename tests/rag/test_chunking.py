@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from semantic_text_splitter import MarkdownSplitter
 
 from include.errors import UserError
 from include.models.embeddings import get_embedder
@@ -231,6 +232,17 @@ def test_where_a_window_ends_does_not_show(is_markdown: bool, monkeypatch: pytes
     monkeypatch.setattr("include.rag.chunking._WINDOW", 1)
     assert Chunker(32, 8, WORDS, 64).split(whole) == small
     assert not missing(whole, small)
+
+
+def test_a_text_that_the_library_panics_at_is_cut_all_the_same() -> None:
+    text = "```\n" + " " * 47 + "\n word word - item\n  - i"
+    counter = COUNTERS["pairs"]
+    with pytest.raises(BaseException, match="Invalid byte sequence"):  # if it no longer does, the fallback can go
+        MarkdownSplitter.from_callback(counter, 35, overlap=17).chunk_indices(text)
+    whole = document(((), text), title="", is_markdown=True)
+    chunks = Chunker(35, 17, counter, 80).split(whole)
+    assert len(chunks) > 1
+    assert not missing(whole, chunks)
 
 
 @pytest.mark.parametrize("is_markdown", [False, True])

@@ -1,0 +1,69 @@
+"""Every bad document there is, beside good ones: the run ends well, accounts for each, and reads none of them twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include import storage
+from include.models.embeddings import Hashing
+from include.rag.config import index_home
+from include.rag.reader import Reader
+from tests.rag.ingestion import Ingestion, write_corpus
+from tests.rag.zoo import SECRET, write_zoo
+
+GOOD = 4
+
+
+def test_a_zoo_of_bad_documents_is_accounted_for_and_read_once(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FMOPS_DOCUMENT_SECONDS", "2")
+    monkeypatch.setenv("FMOPS_DOCUMENT_MEMORY_MB", "256")
+    spent: list[object] = []
+    read, embed = Reader.read, Hashing.embed
+
+    def spy_read(self: Reader, data: bytes, name: str) -> Any:
+        spent.append(name)
+        return read(self, data, name)
+
+    def spy_embed(self: Hashing, texts: list[str]) -> Any:
+        spent.extend(texts)
+        return embed(self, texts)
+
+    monkeypatch.setattr(Reader, "read", spy_read)
+    monkeypatch.setattr(Hashing, "embed", spy_embed)
+    corpus = tmp_path / "source"
+    write_corpus(corpus, GOOD)
+    zoo = write_zoo(corpus)
+    ingestion = Ingestion(root, str(corpus), {"documents_per_shard": 20, "chunk_tokens": 200})
+
+    counts = ingestion.run("run-1")
+    read_once = len([name for name in zoo if zoo[name] != {"left_aside"}])
+    assert counts["found"] == GOOD + read_once
+    assert counts["found"] == counts["added"] + counts["empty"] + counts["quarantined"]
+    assert counts["vanished"] == 0
+    letters = dead_letters(root)
+    assert len(letters) == counts["quarantined"]
+    must_fail = {name for name, outcomes in zoo.items() if not outcomes & {"ok", "empty", "left_aside"}}
+    assert must_fail <= {letter["path"] for letter in letters}
+    for letter in letters:
+        assert letter["fault"] in zoo[letter["path"]]
+        assert (letter["stage"], letter["attempt"]) == ("load", 1)
+        assert letter["reason"]
+        assert len(letter["content_digest"]) == 64
+    assert not any(SECRET in row["text"] for row in ingestion.rows())
+
+    rows, ledger = ingestion.rows(), ingestion.ledger()
+    spent.clear()
+    counts = ingestion.run("run-2")
+    assert spent == []
+    assert (counts["found"], counts["still_quarantined"]) == (GOOD + read_once, len(letters))
+    assert (counts["unchanged"], counts["quarantined"]) == (len(ledger), 0)
+    assert (ingestion.rows(), ingestion.ledger(), dead_letters(root)) == (rows, ledger, letters)
+
+
+def dead_letters(root: str) -> list[dict[str, Any]]:
+    return list(storage.read_jsonl(index_home(root, "default", "test") / "quarantine.jsonl"))
