@@ -23,7 +23,6 @@ from typing import Any
 import ir_measures
 import numpy as np
 from ir_measures import RR, R, nDCG
-from scipy.stats import bootstrap
 
 from benchmarks.exact_minilm import ExactMiniLM
 from include.models.embeddings import Embedder, MiniLM
@@ -34,12 +33,12 @@ from include.rag.golden import make_questions
 from include.rag.loaders import load
 from include.rag.search import CANDIDATES, reciprocal_ranks
 from include.rag.stores.lance import search_text
+from include.statistics import mean_interval, paired_difference
 from include.storage import digest, location
 
 QUESTIONS = Path(__file__).with_name("questions.jsonl")
 MEASURES = {"recall@5": R @ 5, "MRR": RR, "nDCG@10": nDCG @ 10}
 CHUNK_TOKENS, OVERLAP_TOKENS = 200, 30
-RESAMPLES = 10_000
 
 Ranking = dict[str, list[int]]
 """Question id -> numbers of chunks, best first, at most CANDIDATES."""
@@ -209,14 +208,6 @@ def scored(collection: Collection, ranking: Ranking) -> Scores:
     return values
 
 
-def interval(values: Any) -> tuple[float, float]:
-    """The mean's 95 % bootstrap interval, by percentiles."""
-    found = bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(found.low), float(found.high)
-
-
 def verdict(low: float, high: float) -> str:
     """What a difference's interval shows."""
     return "better" if low > 0 else "worse" if high < 0 else "not shown to differ"
@@ -259,8 +250,8 @@ def print_means(scores: dict[str, Scores]) -> None:
     """A line for each way; the first is the baseline."""
     print(f"{'':46}" + "".join(f"{name:22}" for name in MEASURES))
     for number, (name, values) in enumerate(scores.items()):
-        cells = [(values[measure].mean(), *interval(values[measure])) for measure in MEASURES]
-        shown = "".join(f"{mean:.3f} [{low:.3f}, {high:.3f}]  " for mean, low, high in cells)
+        cells = [mean_interval(values[measure].tolist()) for measure in MEASURES]
+        shown = "".join(f"{cell.mean:.3f} [{cell.low:.3f}, {cell.high:.3f}]  " for cell in cells)
         print(f"{name + (' (baseline)' if not number else ''):46}{shown}".rstrip())
 
 
@@ -270,9 +261,8 @@ def print_differences(scores: dict[str, Scores], pairs: Iterable[tuple[str, str]
     for left, right in pairs:
         cells = []
         for name in ("nDCG@10", "recall@5"):
-            values = scores[left][name] - scores[right][name]
-            low, high = interval(values)
-            cells.append(f"{values.mean():+.3f} [{low:+.3f}, {high:+.3f}] {verdict(low, high)}")
+            found = paired_difference(scores[left][name].tolist(), scores[right][name].tolist())
+            cells.append(f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}] {verdict(found.low, found.high)}")
         print(f"{left + '  -  ' + right:70} {cells[0]:46} {cells[1]}")
 
 

@@ -111,9 +111,12 @@ def read_json(path: UPath) -> Any:
 
 def write_jsonl(path: UPath, rows: Iterable[dict[str, Any]]) -> int:
     """Write rows as JSON lines, atomically; returns how many."""
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
-    return len(lines)
+    buffer, number = io.BytesIO(), 0
+    for row in rows:
+        buffer.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        number += 1
+    write_bytes(path, buffer.getvalue())
+    return number
 
 
 def read_jsonl(path: UPath) -> Iterator[dict[str, Any]]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from include.contracts import IngestionCounts, IngestionManifest
 from include.errors import DriftError
 from include.models.embeddings import get_embedder
-from include.rag.commit import Work, lock_of, read_work
+from include.rag.commit import lock_of
 from include.rag.config import IngestConfig
 from include.rag.embed import chunk_id
 from include.rag.ledger import Entry, Ledger, Snapshot
 from include.rag.plan import Plan, make_chunker, read_plan
-from include.rag.stores import Store, open_store
+from include.rag.stores import Store, open_store, vector_digest
+from include.rag.work import Work, read_work
 from include.storage import exclusive, read_json, read_record, write_json, write_record
 
 if TYPE_CHECKING:
@@ -92,19 +93,16 @@ def reconcile(snapshot: Snapshot, store: Store, *, seed: str) -> None:
 
 
 def _altered(store: Store, doc_ids: list[str]) -> set[str]:
-    """Documents with a chunk that is not what its id says, or whose vector is not of length 1."""
-    import numpy as np
-
-    if not doc_ids:
-        return set()
+    """Documents with a chunk that is not what its id says, or whose vector is not what was made of its text."""
+    altered: set[str] = set()
     rows = store.rows(doc_ids)
-    vectors = np.stack(rows["vector"].to_numpy(zero_copy_only=False)) if rows.num_rows else np.empty((0, 1))
-    is_unit = np.isclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3)
-    altered = set()
-    for row, unit in zip(rows.drop_columns(["vector"]).to_pylist(), is_unit, strict=True):
+    if not rows.num_rows:
+        return altered
+    vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
+    for row, vector in zip(rows.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
         pipeline = f"{row['chunker']}+{row['embedder']}"
         proof = chunk_id(row["tenant"], row["doc_id"], pipeline, row["ordinal"], row["text"])
-        if proof != row["id"] or not unit:
+        if row["id"] != proof or row["vector_digest"] != vector_digest(row["embedding_digest"], vector):
             altered.add(row["doc_id"])
     return altered
 
@@ -118,25 +116,17 @@ def _brief(held: tuple[str, int] | None) -> str:
 
 
 def _count(plan: Plan, work: Work, snapshot: Snapshot) -> IngestionCounts:
-    status = [outcome.status for outcome in work.outcomes]
-    actions = [outcome.action for outcome in work.outcomes if outcome.status == "ok"]
+    ours = ["added", "changed", "empty", "quarantined", "vanished", "records_quarantined"]
+    ours += ["chunks_written", "chunks_embedded", "chunks_reused"]
     return IngestionCounts(
         found=plan.found,
         unchanged=plan.unchanged,
-        added=actions.count("added"),
-        changed=actions.count("changed"),
-        empty=status.count("empty"),
-        quarantined=status.count("quarantined"),
         still_quarantined=plan.still_quarantined,
-        vanished=status.count("vanished"),
         deleted=plan.deleted,
         skipped=plan.skipped,
-        records_quarantined=sum(len(outcome.rejects) for outcome in work.outcomes),
-        chunks_written=sum(outcome.chunks for outcome in work.stored.values()),
-        chunks_embedded=work.chunks_embedded,
-        chunks_reused=work.chunks_reused,
         documents_total=len(snapshot),
         chunks_total=snapshot.chunks,
+        **{name: work.counts[name] for name in ours},
     )
 
 

@@ -99,6 +99,8 @@ def resolve(params: Mapping[str, Any], run_id: str, settings: Settings | None = 
     embeddings.check_installed(values["embedder"])
     source = values.get("source")
     values["source"] = source_uri(source) if source else str(demo_home(settings.root))
+    if values["source"] == settings.root:
+        raise UserError(f"source {source!r} is the storage root itself, where runs write: name another folder")
     golden = values.get("golden")
     if golden and "://" not in golden:
         values["golden"] = local_uri(golden)

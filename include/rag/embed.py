@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,9 +21,11 @@ from include.models.metering import Meter
 from include.rag.chunking import Chunk
 from include.rag.config import IngestConfig
 from include.rag.plan import Due, make_chunker, pipeline_name, read_plan, read_shard
+from include.rag.quarantine import NOT_THE_DATA
 from include.rag.reader import Reader
+from include.rag.reading_process import one_line
 from include.rag.source import FolderSource, content_digest
-from include.rag.stores import chunk_schema, open_store
+from include.rag.stores import chunk_schema, open_store, vector_digest
 from include.storage import digest, read_json, write_json, write_parquet
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 
 DOCUMENTS_PER_PART = 16
 """What a crash can cost: the documents of one part are embedded again."""
+BYTES_PER_PART = 32 << 20
+"""A part is closed before its files are larger together; they are in memory at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,8 +76,8 @@ def embed_shard(config: IngestConfig, shard: str, meter: Meter) -> dict[str, Any
     started = time.monotonic()
     with Reader(config.limits) as reader:
         worker = _Worker(config, meter, reader)
-        for start in range(0, len(due), DOCUMENTS_PER_PART):
-            made, results = worker.make_parts(due[start : start + DOCUMENTS_PER_PART])
+        for group in _groups(due):
+            made, results = worker.make_parts(group)
             parts += made
             outcomes += results
             rate = len(outcomes) / max(time.monotonic() - started, 1e-9)
@@ -80,7 +85,7 @@ def embed_shard(config: IngestConfig, shard: str, meter: Meter) -> dict[str, Any
             log.info("%s: %d of %d documents, about %.0f s left", shard, len(outcomes), len(due), left)
     for outcome in outcomes:
         if outcome.status == "quarantined":
-            log.warning("%s is set aside (%s): %s", outcome.path, outcome.fault, outcome.reason)
+            log.warning("%r is set aside (%s): %s", outcome.path, outcome.fault, outcome.reason)
     counts = {"chunks_embedded": worker.chunks_embedded, "chunks_reused": worker.chunks_reused}
     write_json(_result(config, shard), {"parts": parts, "outcomes": [asdict(one) for one in outcomes], **counts})
     return {
@@ -123,7 +128,8 @@ class _Worker:
     def make_parts(self, due: list[Due]) -> tuple[list[str], list[Outcome]]:
         """Read some documents and make their part, unless it is there already; no part if none could be read.
 
-        If they cannot be embedded and all is tolerated, each becomes a part of its own or is set aside.
+        If the embedding model fails, or a library is missing, and all is tolerated, each document becomes a part of its
+        own or is set aside: a part holds only what the documents themselves brought about.
         """
         reads, lost = self._read(due)
         parts: list[str] = []
@@ -135,13 +141,14 @@ class _Worker:
                 part, made = self._make_part(group)
                 parts.append(part)
                 outcomes = outcomes + made
-            except Exception as error:
+            except _NotTheDataError as error:
                 if self.config.tolerate != "all":
-                    raise
+                    raise error.cause from None
                 if len(group) > 1:
                     groups += [[one] for one in group]
                 else:
-                    outcomes = [*outcomes, _not_embedded(group[0], error)]
+                    due_one, _, content = group[0]
+                    outcomes = [*outcomes, _set_aside(due_one, error.stage, error.fault, error.cause, content)]
         return parts, outcomes
 
     def _read(self, due: list[Due]) -> tuple[list[tuple[Due, bytes, str]], list[Outcome]]:
@@ -153,22 +160,23 @@ class _Worker:
                     lost.append(self._too_large(document))
                     continue
                 data = self.source.read(document.path)
-                reads.append((document, data, content_digest(data)))
-            except FileNotFoundError:
+                # Changed since it was listed, or just now: then the stamp does not speak of these bytes.
+                is_listed = self.source.stamp(document.path) == document.stamp
+                read = document if is_listed else replace(document, stamp="")
+                reads.append((read, data, content_digest(data)))
+            except (FileNotFoundError, NotADirectoryError):
                 lost.append(_outcome(document, "vanished", reason="deleted while the run was on"))
             except OSError as error:
                 # A file that is forbidden stays so; whatever else fails may pass, and the task is tried again.
                 if not isinstance(error, PermissionError) and self.config.tolerate != "all":
                     raise
-                reason = f"{type(error).__name__}: {error.strerror or error}"
-                lost.append(_outcome(document, "quarantined", stage="read", fault="unreadable", reason=reason))
+                lost.append(_set_aside(document, "read", "unreadable", error))
         return reads, lost
 
     def _too_large(self, due: Due) -> Outcome:
         limit = self.config.limits.document_mb
-        reason = f"{due.size:,} bytes, more than the {limit} MiB that a document may have: split it"
-        digest_now = self.source.digest(due.path)
-        return _outcome(due, "quarantined", stage="load", fault="size_limit", reason=reason, content_digest=digest_now)
+        error = DocumentError(f"{due.size:,} bytes, more than the {limit} MiB that a document may have: split it")
+        return _set_aside(due, "load", "size_limit", error, self.source.digest(due.path))
 
     def _make_part(self, reads: list[tuple[Due, bytes, str]]) -> tuple[str, list[Outcome]]:
         name = digest(
@@ -181,7 +189,7 @@ class _Worker:
         )
         uri = part_uri(self.config, name)
         manifest = uri.with_suffix(".json")
-        if not manifest.exists():
+        if not (manifest.exists() and uri.exists()):
             made = [self._load(*read) for read in reads]
             write_parquet(uri, self._rows(made))
             write_json(manifest, [asdict(read.outcome) for read in made])
@@ -190,20 +198,19 @@ class _Worker:
         return name, [_outcome_of(row, dues[row["doc_id"]]) for row in read_json(manifest)]
 
     def _load(self, due: Due, data: bytes, content: str) -> _Read:
-        found: dict[str, Any] = {"content_digest": content}
         try:
             document = self.reader.read(data, due.path)
         except DocumentError as error:
-            found |= {"stage": "load", "fault": error.fault, "reason": str(error)}
-            return _Read(due=due, chunks=[], outcome=_outcome(due, "quarantined", **found))
+            if error.fault in NOT_THE_DATA:
+                raise _NotTheDataError("load", error.fault, error) from error
+            return _Read(due=due, chunks=[], outcome=_set_aside(due, "load", error.fault, error, content))
         try:
             chunks = self.chunker.split(document)
         except Exception as error:
             # Of any class: whatever a document does to the chunker, the documents beside it can still be used.
-            found |= {"stage": "chunk", "fault": "malformed", "reason": f"{type(error).__name__}: {error}"}
-            return _Read(due=due, chunks=[], outcome=_outcome(due, "quarantined", **found))
+            return _Read(due=due, chunks=[], outcome=_set_aside(due, "chunk", "malformed", error, content))
         rejects = tuple((reject.locator, reject.reason) for reject in document.rejects)
-        found |= {"title": document.title, "chunks": len(chunks), "rejects": rejects}
+        found = {"content_digest": content, "title": document.title, "chunks": len(chunks), "rejects": rejects}
         return _Read(due=due, chunks=chunks, outcome=_outcome(due, "ok" if chunks else "empty", **found))
 
     def _rows(self, reads: list[_Read]) -> pa.Table:
@@ -218,9 +225,12 @@ class _Worker:
             self._row(read, chunk, embedding_digest)
             for (read, chunk), embedding_digest in zip(flat, digests, strict=True)
         ]
-        table = pa.Table.from_pylist(rows, schema=pa.schema([field for field in pure if field.name != "vector"]))
         vectors = self._vectors(dict(zip(digests, texts, strict=True)), digests)
-        return table.append_column(pure.field("vector"), vectors).select(pure.names)
+        for row, vector in zip(rows, vectors, strict=True):
+            row["vector_digest"] = vector_digest(row["embedding_digest"], vector)
+        table = pa.Table.from_pylist(rows, schema=pa.schema([field for field in pure if field.name != "vector"]))
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self.embedder.dimension)
+        return table.append_column(pure.field("vector"), column).select(pure.names)
 
     def _row(self, read: _Read, chunk: Chunk, embedding_digest: str) -> dict[str, Any]:
         config, doc_id = self.config, read.due.doc_id
@@ -245,24 +255,26 @@ class _Worker:
             "embedder": self.embedder.name,
         }
 
-    def _vectors(self, texts: dict[str, str], digests: list[str]) -> pa.Array:
-        """A vector for each digest: the index's own for a text that it holds already, else the embedder's."""
+    def _vectors(self, texts: dict[str, str], digests: list[str]) -> np.ndarray[Any, Any]:
+        """A row for each digest: the index's own vector for a text that it holds already, else the embedder's."""
         import numpy as np
-        import pyarrow as pa
 
-        size = self.embedder.dimension
-        if not digests:
-            return pa.array([], type=pa.list_(pa.float32(), size))
         known = self._known(list(texts))
         missing = [one for one in texts if one not in known]
         if missing:
-            known |= dict(
-                zip(missing, embed_metered(self.embedder, [texts[one] for one in missing], self.meter), strict=True)
-            )
+            known |= dict(zip(missing, self._embed([texts[one] for one in missing]), strict=True))
         self.chunks_embedded += len(missing)
         self.chunks_reused += len(digests) - len(missing)
-        values = np.concatenate([known[one] for one in digests]).astype(np.float32)
-        return pa.FixedSizeListArray.from_arrays(pa.array(values), size)
+        vectors = np.zeros((len(digests), self.embedder.dimension), dtype=np.float32)
+        for row, one in enumerate(digests):
+            vectors[row] = known[one]
+        return vectors
+
+    def _embed(self, texts: list[str]) -> np.ndarray[Any, Any]:
+        try:
+            return embed_metered(self.embedder, texts, self.meter)
+        except Exception as error:
+            raise _NotTheDataError("embed", "not_embedded", error) from error
 
     def _known(self, digests: list[str]) -> dict[str, np.ndarray[Any, Any]]:
         return self._store.vectors(digests) if self._is_update else {}
@@ -282,11 +294,36 @@ def chunk_id(tenant: str, doc_id: str, pipeline: str, ordinal: int, text: str) -
     return digest(tenant, doc_id, pipeline, str(ordinal), text)[:32]
 
 
-def _not_embedded(read: tuple[Due, bytes, str], error: Exception) -> Outcome:
-    due, _, content = read
-    reason = str(error) if isinstance(error, EmbeddingError) else f"{type(error).__name__}: {error}"
-    found: dict[str, Any] = {"content_digest": content, "stage": "embed", "fault": "not_embedded"}
-    return _outcome(due, "quarantined", reason=reason, **found)
+class _NotTheDataError(Exception):
+    """Something failed on documents that is no fault of theirs."""
+
+    def __init__(self, stage: Literal["load", "embed"], fault: Fault, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.stage: Literal["load", "embed"] = stage
+        self.fault: Fault = fault
+        self.cause = cause
+
+
+def _groups(due: list[Due]) -> Iterator[list[Due]]:
+    """What is due, in groups that become a part each."""
+    group: list[Due] = []
+    size = 0
+    for one in due:
+        if group and (len(group) == DOCUMENTS_PER_PART or size + one.size > BYTES_PER_PART):
+            yield group
+            group, size = [], 0
+        group.append(one)
+        size += one.size
+    if group:
+        yield group
+
+
+def _set_aside(
+    due: Due, stage: Literal["read", "load", "chunk", "embed"], fault: Fault, error: Exception, content: str = ""
+) -> Outcome:
+    reason = str(error) if isinstance(error, DocumentError | EmbeddingError) else f"{type(error).__name__}: {error}"
+    why: dict[str, Any] = {"stage": stage, "fault": fault, "reason": one_line(reason), "content_digest": content}
+    return _outcome(due, "quarantined", **why)
 
 
 def _outcome(due: Due, status: Literal["ok", "empty", "quarantined", "vanished"], **rest: Any) -> Outcome:

@@ -44,7 +44,7 @@ def evaluate(config: IngestConfig, meter: Meter) -> dict[str, Any]:
     asked = digest(str(version), config.source, config.golden or "", *lines)
     last = config.home / "quality.json"
     found = read_json(last) if last.exists() else {}
-    if found.get("asked") == asked:
+    if found.get("asked") == asked and location(found["report"]).exists():
         report = read_record(location(found["report"]), QualityReport).model_copy(update={"run_id": config.run_id})
         log.info("this version was asked these questions by an earlier run; its answers are judged again")
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from upath import UPath
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
+_BATCH = 10_000
+"""Rows that are Python objects at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +90,7 @@ class Keyed:
 
     def rows(self) -> Iterator[list[Any]]:
         """All rows, in the order of ids."""
-        for batch in self.table.to_batches(max_chunksize=10_000):
+        for batch in self.table.to_batches(max_chunksize=_BATCH):
             yield from map(list, zip(*(column.to_pylist() for column in batch.columns), strict=True))
 
     def replaced(self, gone: Collection[str], rows: Iterable[Mapping[str, Any]]) -> Keyed:
@@ -95,9 +98,13 @@ class Keyed:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        made = pa.Table.from_pylist(list(rows), schema=self.table.schema)
-        name = self.table.schema.names[0]
-        leaving = pa.array([*gone, *made[name].to_pylist()], pa.string())
+        schema, stream = self.table.schema, iter(rows)
+        batches = [schema.empty_table()]
+        while batch := list(islice(stream, _BATCH)):
+            batches.append(pa.Table.from_pylist(batch, schema=schema))
+        made = pa.concat_tables(batches)
+        name = schema.names[0]
+        leaving = pa.chunked_array([pa.array(list(gone), pa.string()), *made[name].chunks])
         kept = self.table.filter(pc.invert(pc.is_in(self.table[name], value_set=leaving)))
         return type(self)(pa.concat_tables([kept, made]).sort_by(name))
 
@@ -120,7 +127,7 @@ class Snapshot(Keyed):
         import pyarrow.compute as pc
 
         mine = self.table.filter(pc.equal(self.table["source"], source))
-        for batch in mine.select(["doc_id"]).to_batches(max_chunksize=10_000):
+        for batch in mine.select(["doc_id"]).to_batches(max_chunksize=_BATCH):
             yield from batch.column(0).to_pylist()
 
     @property

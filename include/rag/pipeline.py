@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
 
+from include.errors import UserError
 from include.models.metering import Caller, Meter
 from include.rag import check as checking
 from include.rag import commit as committing
@@ -18,10 +20,19 @@ from include.release import release_digest
 
 log = logging.getLogger(__name__)
 
+XCOM_BYTES = 4000
+"""What a task may hand on: it lies in Airflow's database, and larger values have broken runs."""
+
 
 def prepare(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
     """Resolve and check everything before any work; build the demo's documents if no source is given."""
     config = configuring.resolve(params, run_id)
+    value = config.model_dump(mode="json")
+    if (size := len(json.dumps(value))) > XCOM_BYTES:
+        raise UserError(
+            f"source, golden, include and exclude take {size:,} bytes with the other Params, at most {XCOM_BYTES:,}: "
+            "give shorter paths, or fewer and shorter patterns"
+        )
     evaluating.check_golden(config)
     log.info("release %s; this run: %s", release_digest(), config.model_dump_json(indent=1))
     if not params.get("source"):
@@ -29,7 +40,7 @@ def prepare(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
 
         documents = build(configuring.demo_home(config.root), params.get("corpus", "demo"))
         log.info("the demo's source holds %d documents", documents)
-    return config.model_dump(mode="json")
+    return value
 
 
 def plan(config: Mapping[str, Any]) -> list[str]:

@@ -109,6 +109,7 @@ def make_plan(config: IngestConfig) -> Plan:
         expected_version=pointer.version,
     )
     write_jsonl(_folder(config) / "deleted.jsonl", ({"doc_id": doc_id} for doc_id in sorted(gone | stray)))
+    write_jsonl(_folder(config) / "drifted.jsonl", ({"doc_id": doc_id} for doc_id in comparison.drifted))
     write_jsonl(_folder(config) / "restamped.jsonl", comparison.restamped)
     write_jsonl(_folder(config) / "quarantined.jsonl", comparison.kept_letters)
     write_json(_folder(config) / "plan.json", asdict(plan))
@@ -137,9 +138,14 @@ def read_deleted(config: IngestConfig) -> list[str]:
     return [row["doc_id"] for row in read_jsonl(_folder(config) / "deleted.jsonl")]
 
 
-def read_restamped(config: IngestConfig) -> list[dict[str, str]]:
+def read_drifted(config: IngestConfig) -> list[str]:
+    """The ids of documents of which the store does not hold what the ledger says."""
+    return [row["doc_id"] for row in read_jsonl(_folder(config) / "drifted.jsonl")]
+
+
+def read_restamped(config: IngestConfig) -> Iterator[dict[str, str]]:
     """(doc_id, stamp, content_digest) of unchanged documents whose file was touched."""
-    return list(read_jsonl(_folder(config) / "restamped.jsonl"))
+    return read_jsonl(_folder(config) / "restamped.jsonl")
 
 
 def read_kept_letters(config: IngestConfig) -> list[dict[str, Any]]:
@@ -168,6 +174,7 @@ class _Comparison:
         self.still_quarantined = 0
         self.restamped: list[dict[str, str]] = []
         self.kept_letters: list[dict[str, Any]] = []
+        self.drifted: list[str] = []
 
     @cached_property
     def _wanted(self) -> tuple[str, str]:
@@ -184,23 +191,29 @@ class _Comparison:
             self.found.add(doc_id)
             if len(self.found) % REPORT_EVERY == 0:
                 log.info("compared %d documents", len(self.found))
-            digest_now = self._digest(doc_id, found)
+            if self._is_drifted(doc_id):
+                self.drifted.append(doc_id)
+            digest_now, is_news = self._digest(doc_id, found)
             letters = self._quarantine.of(doc_id, digest_now)
+            of_records = [letter for letter in letters if letter["locator"] is not None]
             if self._is_held_back(letters):
                 self.still_quarantined += 1
                 self.kept_letters += letters
-            elif digest_now and self._is_unchanged(doc_id, digest_now) and not self._is_replayed(letters):
+            elif self._is_unchanged(doc_id, digest_now) and not (of_records and self._config.replay_quarantine):
                 self.unchanged += 1
-                self.kept_letters += letters
+                self.kept_letters += of_records
             else:
+                is_news = False  # for the shard to tell
                 yield Due(
                     doc_id=doc_id,
                     path=found.path,
                     action="changed" if self._before.get(doc_id) else "added",
                     stamp=found.stamp,
                     size=found.size,
-                    attempt=1 + max((letter["attempt"] for letter in letters), default=0),
+                    attempt=max((one["attempt"] + (not self._is_own(one)) for one in letters), default=1),
                 )
+            if is_news and found.stamp and self.source.stamp(found.path) == found.stamp:
+                self.restamped.append({"doc_id": doc_id, "stamp": found.stamp, "content_digest": digest_now})
 
     def gone(self) -> set[str]:
         """Documents that the ledger has of this source, and the listing has not."""
@@ -212,31 +225,36 @@ class _Comparison:
         unknown = (doc_id for doc_id in self._held if doc_id not in self.found)
         return {doc_id for doc_id in unknown if not self._now.get(doc_id) and not self._before.get(doc_id)}
 
-    def _digest(self, doc_id: str, found: Found) -> str:
-        """A known document's digest: by its stamp, else by reading it; empty for one that must be read anyway."""
+    def _digest(self, doc_id: str, found: Found) -> tuple[str, bool]:
+        """A known document's digest, and whether it had to be read for it; empty for one that is due anyway."""
         row = self._stamps.row(doc_id)
         if row is None and self._before.get(doc_id) is None and not self._quarantine.knows(doc_id):
-            return ""
+            return "", False
         if row is not None and found.stamp and row[1] == found.stamp:
-            return str(row[2])
+            return str(row[2]), False
         try:
-            digest_now = self.source.digest(found.path)
+            return self.source.digest(found.path), True
         except OSError:
-            return ""  # due: the shard says why
-        if found.stamp:
-            self.restamped.append({"doc_id": doc_id, "stamp": found.stamp, "content_digest": digest_now})
-        return digest_now
+            return "", False  # due: the shard says why
 
     def _is_held_back(self, letters: list[dict[str, Any]]) -> bool:
-        """Whether these very bytes were set aside as a whole, by a reader like this one."""
-        if self._config.replay_quarantine:
-            return False
-        whole = [one for one in letters if one["locator"] is None and one["reader"] == self._reader]
-        # What lacked a library, or storage, or the embedder, may fare better this time.
-        return any(one["stage"] in ("load", "chunk") and one["fault"] not in NOT_THE_DATA for one in whole)
+        """Whether an earlier run set aside these very bytes, for a fault of theirs, by a reader like this one."""
+        return not self._config.replay_quarantine and any(
+            letter["locator"] is None
+            and letter["reader"] == self._reader
+            and letter["fault"] not in NOT_THE_DATA
+            and not self._is_own(letter)
+            for letter in letters
+        )
 
-    def _is_replayed(self, letters: list[dict[str, Any]]) -> bool:
-        return self._config.replay_quarantine and bool(letters)
+    def _is_own(self, letter: dict[str, Any]) -> bool:
+        """Whether this very run wrote a letter, and is planned again: it comes to the same work as before."""
+        return bool(letter["run_id"] == self._config.run_id)
+
+    def _is_drifted(self, doc_id: str) -> bool:
+        """Whether the store does not hold of a document what the ledger says."""
+        entry = self._now.get(doc_id)
+        return (entry.held if entry else None) != self._held.get(doc_id)
 
     def _is_unchanged(self, doc_id: str, digest_now: str) -> bool:
         """Whether ledgers, store and source agree on a document, as made by the wanted pipeline and use case."""
@@ -246,7 +264,7 @@ class _Comparison:
         for entry in entries:
             if entry is None or (entry.pipeline, entry.use_case) != self._wanted or entry.content_digest != digest_now:
                 return False
-        return entries[-1] is not None and entries[-1].held == self._held.get(doc_id)
+        return not self._is_drifted(doc_id)
 
 
 def _refuse_to_mix(config: IngestConfig, pointer: Pointer) -> None:

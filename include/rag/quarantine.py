@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from upath import UPath
@@ -19,19 +19,17 @@ from include.storage import read_jsonl, write_jsonl
 
 log = logging.getLogger(__name__)
 
-NOT_THE_DATA = ("not_embedded", "unsupported")
-"""Faults that do not lie in the document: bad data is tolerated by default, these are not."""
+NOT_THE_DATA = ("unreadable", "unsupported", "not_embedded")
+"""Faults of storage, of the installation or of the embedding model: the same bytes may fare better another time."""
 SHOWN = 5
 
 
 class Quarantine:
-    """The dead letters of an index as its last run left them."""
+    """The dead letters of an index as the last runs that committed left them."""
 
     def __init__(self, home: UPath) -> None:
-        self._file = quarantine_file(home)
-        rows = list(read_jsonl(self._file)) if self._file.exists() else []
         self._letters: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
+        for row in _read(home):
             self._letters.setdefault(row["doc_id"], []).append(row)
 
     def knows(self, doc_id: str) -> bool:
@@ -43,40 +41,46 @@ class Quarantine:
         return [row for row in self._letters.get(doc_id, ()) if row["content_digest"] == content_digest]
 
 
-def quarantine_file(home: UPath) -> UPath:
-    """Where the letters of an index, or of a run, lie."""
-    return home / "quarantine.jsonl"
-
-
 def write_letters(config: IngestConfig, letters: Sequence[DeadLetter]) -> str | None:
-    """Keep the letters for the next run and beside this run's results; the URI of the latter if there are any."""
-    rows = [letter.model_dump(mode="json") for letter in letters]
-    home = quarantine_file(config.home)
-    before = list(read_jsonl(home)) if home.exists() else []
-    after = [row for row in before if row["source"] != config.source] + rows
-    if after != before:
-        write_jsonl(home, after)
-    if not rows:
+    """Write the letters beside the run's results; their URI if there are any."""
+    file = _file(config.run_home)
+    if not letters:
+        file.unlink(missing_ok=True)  # of an earlier attempt
         return None
-    write_jsonl(quarantine_file(config.run_home), rows)
-    faults = Counter(letter.fault for letter in letters)
-    log.warning("quarantined: %s; reasons in %s", dict(faults), quarantine_file(config.run_home))
-    return str(quarantine_file(config.run_home))
+    write_jsonl(file, (letter.model_dump(mode="json") for letter in letters))
+    log.warning("quarantined: %s; reasons in %s", dict(Counter(letter.fault for letter in letters)), file)
+    return str(file)
+
+
+def keep_letters(config: IngestConfig, letters: Sequence[DeadLetter]) -> None:
+    """Keep the letters for the next run, in place of those of the same source; to be called when all is committed.
+
+    A run that fails before that leaves no letter, so that the next one finds the same work, and its finished parts.
+    """
+    before = list(_read(config.home))
+    others = [row for row in before if row["source"] != config.source]
+    after = others + [letter.model_dump(mode="json") for letter in letters]
+    if after != before:
+        write_jsonl(_file(config.home), after)
 
 
 def enforce(config: IngestConfig, letters: Sequence[DeadLetter]) -> None:
-    """ToleranceError if more was set aside than the run tolerates; it names the first and what may be done."""
-    if config.tolerate == "all":
+    """ToleranceError if something was set aside and the run tolerates nothing; it names the first and the way out."""
+    if config.tolerate != "none" or not letters:
         return
-    wrong = [letter for letter in letters if config.tolerate == "none" or letter.fault in NOT_THE_DATA]
-    if not wrong:
-        return
-    shown = "; ".join(f"{letter.path}{_at(letter)}: {letter.reason}" for letter in wrong[:SHOWN])
-    wider = "bad_data or all" if config.tolerate == "none" else "all"
+    shown = "; ".join(f"{letter.path}{_at(letter)}: {letter.reason}" for letter in letters[:SHOWN])
     raise ToleranceError(
-        f"tolerate={config.tolerate!r}, but {len(wrong)} dead letters: {shown}. Nothing was committed. Mend or exclude "
-        f"them, or set tolerate to {wider}; all reasons: {quarantine_file(config.run_home)}"
+        f"tolerate='none', but {len(letters)} dead letters: {shown}. Nothing was committed. Mend or exclude them, or "
+        f"set tolerate to bad_data; all reasons: {_file(config.run_home)}"
     )
+
+
+def _file(folder: UPath) -> UPath:
+    return folder / "quarantine.jsonl"
+
+
+def _read(home: UPath) -> Iterator[dict[str, Any]]:
+    return read_jsonl(_file(home)) if _file(home).exists() else iter(())
 
 
 def _at(letter: DeadLetter) -> str:

@@ -5,6 +5,7 @@ Nothing else knows where a document lies: a source of another kind lists paths, 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -25,6 +26,10 @@ from include.storage import is_local, location
 _NOT_FOLLOWED = "(linked folder)"
 _NOT_A_FILE = "(no regular file)"
 _NO_NAME = "(name is not UTF-8)"
+_EMPTY_NAME = "(folder with an empty name)"
+
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""A link to nothing, or to itself."""
 
 SETTLED_S = 2.0
 """A file changed less than this before it was listed may change again within the same tick of its file system's clock,
@@ -81,6 +86,19 @@ class FolderSource:
                 state.update(block)
             return state.hexdigest()
 
+    def stamp(self, path: str) -> str:
+        """A file's stamp now, as a listing would tell it; empty if there is none, or no file.
+
+        Bytes belong to the stamp that was listed only if it is still the same after they were read.
+        """
+        place = self._folder / path
+        try:
+            if is_local(place):
+                return _stat(path, place.path)[0].stamp
+            return _etag(place.fs.info(place.path))
+        except OSError:
+            return ""
+
     def _is_hidden_or_ours(self, path: str) -> bool:
         if any(part.startswith(".") for part in path.split("/")):
             return True
@@ -120,7 +138,11 @@ def _stat(path: str, file: str) -> tuple[Found, str]:
         return Found(path, "", 0), _NO_NAME
     try:
         seen = os.stat(file)  # noqa: PTH116
-    except OSError:  # a link to nothing, or to itself
+    except PermissionError:
+        return Found(path, "", 0), ""  # reading it says why it cannot be read
+    except OSError as error:
+        if error.errno not in _NOTHING_THERE:
+            raise  # a disk that fails has not deleted its files
         return Found(path, "", 0), _NOT_A_FILE
     if not stat.S_ISREG(seen.st_mode):
         return Found(path, "", 0), _NOT_A_FILE
@@ -140,14 +162,18 @@ def _walk_remote(folder: UPath) -> Iterator[tuple[Found, str]]:
         below = []
         for entry in entries:
             name = str(entry["name"]).rstrip("/")
-            if name == here:  # the folder's own placeholder object
-                continue
-            if entry["type"] == "directory":
+            if name == here:  # the folder's own placeholder object, or what lies below `folder//`
+                if entry.get("StorageClass") == "DIRECTORY":
+                    yield Found(f"{name}//".removeprefix(base), "", 0), _EMPTY_NAME
+            elif entry["type"] == "directory":
                 below.append(name)
             else:
-                stamp = str(entry.get("ETag") or "").strip('"')
-                yield Found(name.removeprefix(base), stamp, int(entry["size"] or 0)), ""
+                yield Found(name.removeprefix(base), _etag(entry), int(entry["size"] or 0)), ""
         open_folders += reversed(below)
+
+
+def _etag(entry: dict[str, Any]) -> str:
+    return str(entry.get("ETag") or "").strip('"')
 
 
 def _inside(folder: UPath, storage: UPath) -> str | None:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,10 @@ def wait_until(happened: Callable[[], bool], what: str) -> None:
 def run_from(
     ingestion: Ingestion, run_id: str, step: str = "plan", say: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Run `step` and all that come after it, as a retry of that task does: plan, embed SHARD, commit, check, publish."""
+    """Run a step and all that come after it, as a retry of that task does.
+
+    The steps are plan, embed SHARD for each shard, commit, check and publish.
+    """
     config = ingestion.prepare(run_id)
     if step == "plan":
         say("plan")
@@ -194,11 +197,6 @@ def _lance_table() -> type:
     from lancedb.table import LanceTable
 
     return LanceTable
-
-
-def embedded_batches(texts: Iterable[Iterable[str]]) -> list[set[str]]:
-    """Batches of texts as batches of the digests that are noted."""
-    return [{digest(text) for text in batch} for batch in texts]
 
 
 def main(orders: Orders) -> None:

@@ -12,3 +12,10 @@ def refuse_text(data: bytes, name: str) -> Document:
     if name.endswith(".txt"):
         raise DocumentError("no text today")
     return load(data, name)
+
+
+def lack_library(data: bytes, name: str) -> Document:
+    """As the real one, but the library for plain text is not installed."""
+    if name.endswith(".txt"):
+        raise ModuleNotFoundError("No module named 'textlib'", name="textlib")
+    return load(data, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,10 @@ def test_an_index_that_holds_nothing_is_not_judged(root: str, tmp_path: Path) ->
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_bytes(b"\x00")
     assert evaluated(Ingestion(root, str(tmp_path / "notes")), "run-1")[0]["verdict"] == "not_judged"
+
+
+def test_a_report_that_was_cleaned_up_is_made_anew(ingestion: Ingestion, root: str) -> None:
+    _, first = evaluated(ingestion, "run-1")
+    shutil.rmtree((index_home(root, "default", "test") / "runs").path)
+    _, second = evaluated(ingestion, "run-2")
+    assert second.questions == first.questions

@@ -10,11 +10,16 @@ from typing import Any
 import pytest
 
 from include import storage
+from include.errors import DriftError
 from include.models.embeddings import Hashing
-from include.rag import source
+from include.rag import pipeline, source
+from include.rag.config import index_home
+from include.rag.plan import read_plan
 from include.rag.reader import Reader
 from include.rag.source import FolderSource
-from tests.rag.ingestion import Ingestion, write_corpus
+from include.rag.stores import open_store
+from include.rag.work import read_work
+from tests.rag.ingestion import Ingestion, config_of, write_corpus
 
 COUNT = 8
 
@@ -127,7 +132,8 @@ def test_a_renamed_document_is_parsed_and_not_embedded(ingestion: Ingestion, cor
     assert (counts["added"], counts["deleted"], counts["unchanged"]) == (1, 1, COUNT - 1)
     assert (counts["chunks_embedded"], counts["chunks_reused"]) == (0, len(chunks))
     assert (costs.parsed, costs.embedded) == (["archive/006.txt"], [])
-    assert [row["text"] for row in ingestion.rows() if row["path"] == "archive/006.txt"].sort() == chunks.sort()
+    moved = [row["text"] for row in ingestion.rows() if row["path"] == "archive/006.txt"]
+    assert sorted(moved) == sorted(chunks)
 
 
 def test_of_an_edited_document_only_what_is_new_is_embedded(ingestion: Ingestion, corpus: Path, costs: Costs) -> None:
@@ -169,3 +175,46 @@ def test_one_document_in_a_hundred_changed_costs_that_one(ingestion: Ingestion, 
     counts = ingestion.run("run-2")
     assert (counts["changed"], counts["unchanged"], counts["chunks_written"]) == (1, 99, 1)
     assert (set(costs.opened), costs.parsed, len(costs.embedded)) == ({"042.txt"}, ["042.txt"], 1)
+
+
+def test_an_object_put_back_while_a_run_read_another_is_seen(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMOPS_STORAGE_ROOT", s3_root)
+    home = storage.location(s3_root) / "incoming"
+    for n in range(2):
+        storage.write_bytes(home / f"{n}.txt", f"words of {n}".encode())
+    ingestion = Ingestion(s3_root, str(home))
+    config = ingestion.prepare("run-1")
+    shards = pipeline.plan(config)
+    storage.write_bytes(home / "1.txt", b"a wrong release")
+    ingestion.embed(config, shards)
+    pipeline.commit(config)
+    pipeline.check(config)
+    storage.write_bytes(home / "1.txt", b"words of 1")
+    assert ingestion.run("run-2")["changed"] == 1
+    assert {row["text"] for row in ingestion.rows()} == {"words of 0", "words of 1"}
+
+
+def test_a_vector_that_was_altered_in_the_store_is_not_reused(ingestion: Ingestion, root: str, corpus: Path) -> None:
+    ingestion.run("run-1")
+    store: Any = open_store("lancedb", index_home(root, "default", "test"), 256)
+    store._table().update(where="path = '006.txt'", values={"vector": [1.0] + [0.0] * 255})
+    (corpus / "copy").mkdir()
+    (corpus / "copy" / "006.txt").write_bytes((corpus / "006.txt").read_bytes())
+    with pytest.raises(DriftError, match="006.txt: its chunks were altered"):
+        ingestion.run("run-2")
+    copied = [row for row in ingestion.rows() if row["path"] == "copy/006.txt"]
+    assert copied
+    assert all(row["vector"][0] != 1.0 for row in copied)
+
+
+def test_a_part_is_closed_before_its_files_are_too_large(
+    ingestion: Ingestion, corpus: Path, costs: Costs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingestion.params["documents_per_shard"] = 50
+    largest = max(path.stat().st_size for path in corpus.iterdir())
+    monkeypatch.setattr("include.rag.embed.BYTES_PER_PART", largest)
+    config = ingestion.prepare("run-1")
+    ingestion.embed(config, pipeline.plan(config))
+    work = read_work(config_of(config), read_plan(config_of(config)))
+    assert len(work.parts) > 1
+    assert len(work.stored) == COUNT

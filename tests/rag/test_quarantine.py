@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from include import storage
-from include.errors import EmbeddingError, ToleranceError
+from include.errors import DocumentError, EmbeddingError, StateMovedError, ToleranceError
 from include.models.embeddings import Hashing
 from include.rag import pipeline
 from include.rag.config import index_home
+from include.rag.ledger import Ledger
 from include.rag.reader import Reader
 from include.rag.source import FolderSource
 from tests.rag.ingestion import Ingestion, write_corpus
@@ -149,7 +150,10 @@ def test_none_tolerates_nothing_commits_nothing_and_keeps_the_letters(ingestion:
         with pytest.raises(ToleranceError, match=r"tolerate='none', but 2 dead letters: binary.txt: .*NUL byte"):
             ingestion.run(run_id)
         assert ingestion.rows() == []
-        assert set(letters(root)) == {"binary.txt", "torn.jsonl"}
+        home = index_home(root, "default", "test")
+        beside = storage.location(f"{home}/runs/{storage.run_key(run_id)}/quarantine.jsonl")
+        assert {row["path"] for row in storage.read_jsonl(beside)} == {"binary.txt", "torn.jsonl"}
+        assert not (home / "quarantine.jsonl").exists(), "a run that fails leaves no state behind"
     ingestion.params["exclude"] = ["binary.txt", "torn.jsonl"]
     assert ingestion.run("run-3")["added"] == 4
 
@@ -229,3 +233,75 @@ def test_a_document_too_large_is_set_aside_without_being_read(
     assert "huge.txt" not in tried
     assert letters(root)["huge.txt"]["fault"] == "size_limit"
     assert ingestion.run("run-2")["still_quarantined"] == 2
+
+
+# What lasts, and what does not
+
+
+def test_a_run_that_is_planned_again_comes_to_the_same_index_with_a_bad_document(
+    ingestion: Ingestion, root: str
+) -> None:
+    first = ingestion.run("run-1")
+    again = ingestion.run("run-1")
+    unlike = {"chunks_embedded", "chunks_reused"}  # the parts were found again
+    assert {k: v for k, v in again.items() if k not in unlike} == {k: v for k, v in first.items() if k not in unlike}
+    assert Ledger(index_home(root, "default", "test")).pointer().version == 1
+    assert letters(root)["binary.txt"]["attempt"] == 1
+
+
+def test_a_missing_library_fails_the_run_and_leaves_no_trace_once_it_is_there(
+    ingestion: Ingestion, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = _with_loader("tests.rag.odd_loaders:lack_library", pipeline.embed_shard)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "embed_shard", loader)
+        with pytest.raises(DocumentError, match="its loader needs a library that is not installed"):
+            ingestion.run("run-1")
+        ingestion.params["tolerate"] = "all"
+        assert ingestion.run("run-2")["quarantined"] == 2
+        assert letters(root)["002.txt"]["fault"] == "unsupported"
+    counts = ingestion.run("run-3")
+    assert (counts["added"], counts["quarantined"]) == (1, 1)
+    assert letters(root)["binary.txt"]["fault"] == "not_text"
+
+
+def test_an_old_run_that_is_cleared_leaves_the_letters_of_a_later_one(
+    ingestion: Ingestion, corpus: Path, root: str
+) -> None:
+    old = ingestion.prepare("run-1")
+    ingestion.embed(old, pipeline.plan(old))
+    (corpus / "binary.txt").write_bytes(b"other \x00 bytes")
+    (corpus / "002.txt").write_text("changed since")
+    ingestion.run("run-2")
+    before = letters(root)
+    with pytest.raises(StateMovedError):
+        pipeline.commit(old)
+    assert letters(root) == before
+
+
+def test_a_document_that_another_chunker_could_not_read_is_forgotten_with_it(
+    ingestion: Ingestion, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingestion.run("run-1")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "embed_shard", _with_loader("tests.rag.odd_loaders:refuse_text", pipeline.embed_shard))
+        ingestion.params["chunk_tokens"] = 40
+        assert ingestion.run("run-2")["quarantined"] == 2
+    ingestion.params["chunk_tokens"] = 32
+    ingestion.run("run-3")
+    assert set(letters(root)) == {"binary.txt", "torn.jsonl"}
+
+
+def test_a_full_disk_of_the_project_s_own_is_never_tolerated(
+    ingestion: Ingestion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingestion.params["tolerate"] = "all"
+    config = ingestion.prepare("run-1")
+    shards = pipeline.plan(config)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("include.rag.embed.write_parquet", full)
+    with pytest.raises(OSError, match="No space left"):
+        ingestion.embed(config, shards)

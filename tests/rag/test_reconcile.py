@@ -64,3 +64,22 @@ def test_a_document_that_no_ledger_knows_is_removed_by_the_next_run(ingestion: I
         pipeline.check(ingestion.prepare("run-1"))
     ingestion.run("run-2")
     assert ingestion.rows() == rows
+
+
+@pytest.mark.parametrize("harm", ["lost", "altered"])
+def test_what_differs_of_a_document_that_turned_bad_leaves_the_index_for_good(
+    ingestion: Ingestion, table: Any, tmp_path: Path, harm: str
+) -> None:
+    (tmp_path / "source" / "002.txt").write_bytes(b"turned \x00 bad")
+    assert ingestion.run("run-2")["quarantined"] == 1
+    if harm == "lost":
+        table.delete("path = '002.txt'")
+    else:
+        table.update(where="path = '002.txt'", values={"text": "tampered"})
+        with pytest.raises(DriftError, match="002.txt: its chunks were altered"):
+            ingestion.run("run-3")
+    counts = ingestion.run("run-4")
+    assert (counts["still_quarantined"], counts["documents_total"]) == (1, 5)
+    assert not any(row["path"] == "002.txt" for row in ingestion.rows())
+    (tmp_path / "source" / "002.txt").write_text("good again")
+    assert ingestion.run("run-5")["added"] == 1

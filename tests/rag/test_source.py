@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import boto3
 import pytest
 
 from include.rag import source
@@ -84,3 +85,16 @@ def test_an_object_s_stamp_is_its_etag(s3_root: str, monkeypatch: pytest.MonkeyP
     assert listed(s3_root, str(home)) == first, "the same bytes have the same ETag"
     write_bytes(home / "b.txt", b"other")
     assert listed(s3_root, str(home))["b.txt"].stamp != first["b.txt"].stamp
+
+
+def test_what_lies_below_a_folder_without_a_name_is_counted(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMOPS_STORAGE_ROOT", s3_root)
+    home = location(s3_root) / "incoming"
+    write_bytes(home / "a.txt", b"a")
+    bucket, _, prefix = s3_root.removeprefix("s3://").partition("/")
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    client.put_object(Bucket=bucket, Key=f"{prefix}/incoming/x//deep.txt", Body=b"deep")
+    client.put_object(Bucket=bucket, Key=f"{prefix}/incoming/placeholder/", Body=b"")
+    listing = FolderSource(config_of(Ingestion(s3_root, str(home)).prepare("run")))
+    assert [one.path for one in listing.list()] == ["a.txt"]
+    assert listing.skipped == {"(folder with an empty name)": 1}

@@ -1,4 +1,4 @@
-"""Two ingestions at once on one index: one writer at a time, and the other's work is found, repeated or planned anew."""
+"""Two ingestions at once on one index: one writes at a time, and the other finds it done or plans anew."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from include import storage
 from include.rag import embed, source
+from include.rag.config import index_home
 from tests.rag import killed_run
 from tests.rag.ingestion import Ingestion, write_corpus
 from tests.rag.killed_run import Orders, assert_like_a_fresh_index, log_of, read_notes, wait_until
 
-TIMES = 3
+TIMES = [0, *(pytest.param(time, marks=pytest.mark.slow) for time in (1, 2, 3, 4))]
+"""How often two runs are let loose on each other; who comes first is left to the machine."""
 LAST_WRITE = "before ledger/CURRENT.json"
 """Where a commit has written everything, holds the lock, and is known to nobody yet."""
 
@@ -69,7 +72,7 @@ def change(corpus: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["initial", "update"])
-@pytest.mark.parametrize("time", range(TIMES))
+@pytest.mark.parametrize("time", TIMES)
 def test_two_runs_over_the_same_documents_come_to_the_index_of_one(
     ingestion: Ingestion, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, time: int
 ) -> None:
@@ -145,3 +148,24 @@ def test_a_check_waits_while_another_run_commits(
         assert_ended_well(writing, writer)
         assert_ended_well(checking, checker)
     assert_like_a_fresh_index(ingestion, tmp_path, monkeypatch)
+
+
+def test_two_runs_over_two_sources_keep_both_their_dead_letters(
+    ingestion: Ingestion, corpus: Path, tmp_path: Path
+) -> None:
+    """They lie in one file, which a run reads before it writes it."""
+    (corpus / "bad.txt").write_bytes(b"\x00")
+    write_corpus(tmp_path / "other", 2)
+    (tmp_path / "other" / "worse.txt").write_bytes(b"\x00")
+    one = orders_of(ingestion, "run-a", tmp_path, pause_at="before quarantine.jsonl")
+    two = replace(orders_of(ingestion, "run-b", tmp_path), source=str(tmp_path / "other"))
+    with ExitStack() as stack:
+        writing = begin(stack, one)
+        await_pause(writing, one)
+        waiting = begin(stack, two)
+        await_lock(waiting, two)
+        Path(one.go).touch()
+        assert_ended_well(writing, one)
+        assert_ended_well(waiting, two)
+    file = index_home(ingestion.root, "default", "test") / "quarantine.jsonl"
+    assert {row["path"] for row in storage.read_jsonl(file)} == {"bad.txt", "worse.txt"}

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from include.errors import UserError
+from include.storage import digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,14 +46,11 @@ class Store(Protocol):
     def documents(self) -> dict[str, tuple[str, int]]:
         """Document id -> (digest of the content that its chunks are from, how many); MIXED for more than one digest."""
 
-    def count(self) -> int:
-        """How many chunks there are."""
-
     def rows(self, doc_ids: Sequence[str]) -> pa.Table:
         """All columns of every chunk of these documents, in no order."""
 
     def vectors(self, digests: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
-        """Embedding digest -> the vector of a chunk that has it; digests that no chunk has are left out."""
+        """Embedding digest -> the vector of a chunk that has it, and whose vector_digest proves it."""
 
     def dense(self, vector: np.ndarray[Any, Any], limit: int, filters: Mapping[str, str]) -> list[Hit]:
         """The nearest chunks by cosine, best first."""
@@ -84,6 +82,11 @@ def open_store(name: str, home: UPath, dimension: int) -> Store:
     return store
 
 
+def vector_digest(embedding_digest: str, vector: np.ndarray[Any, np.dtype[np.float32]]) -> str:
+    """What proves that a vector is the one that was made of a text: neither altered nor another's."""
+    return digest(embedding_digest, vector.tobytes())[:32]
+
+
 def chunk_schema(dimension: int) -> pa.Schema:
     """The columns of a chunk. `id`, `text` and `vector` are the names that LangChain's stores read."""
     import pyarrow as pa
@@ -100,6 +103,7 @@ def chunk_schema(dimension: int) -> pa.Schema:
             pa.field("page", pa.int32()),  # null where the format has none
             pa.field("content_digest", pa.string()),
             pa.field("embedding_digest", pa.string()),  # of the embedder's name and the text that was embedded
+            pa.field("vector_digest", pa.string()),  # as of vector_digest()
             pa.field("chunker", pa.string()),
             pa.field("embedder", pa.string()),
             pa.field("run_id", pa.string()),

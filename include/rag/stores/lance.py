@@ -8,7 +8,7 @@ from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from include.errors import UserError
-from include.rag.stores import FILTERS, MIXED, Hit, chunk_schema
+from include.rag.stores import FILTERS, MIXED, Hit, chunk_schema, vector_digest
 from include.storage import s3_endpoint
 
 if TYPE_CHECKING:
@@ -117,11 +117,6 @@ class LanceStore:
             held[doc_id] = (MIXED, held[doc_id][1] + number) if doc_id in held else (digest, number)
         return held
 
-    def count(self) -> int:
-        """How many chunks there are; reads no column."""
-        table = self._table()
-        return 0 if table is None else int(table.count_rows())
-
     def rows(self, doc_ids: Sequence[str]) -> pa.Table:
         """All columns of every chunk of these documents."""
         import pyarrow as pa
@@ -130,12 +125,15 @@ class LanceStore:
         return pa.concat_tables([self._schema.empty_table(), *found])
 
     def vectors(self, digests: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
-        """Embedding digest -> the vector of a chunk that has it."""
+        """Embedding digest -> the vector of a chunk that has it, and whose vector_digest proves it."""
         known: dict[str, np.ndarray[Any, Any]] = {}
         size = self._schema.field("vector").type.list_size
-        for found in self._where_in("embedding_digest", digests, ["embedding_digest", "vector"]):
+        for found in self._where_in("embedding_digest", digests, ["embedding_digest", "vector_digest", "vector"]):
             values = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, size)
-            known.update(zip(found["embedding_digest"].to_pylist(), values, strict=True))
+            columns = (found[name].to_pylist() for name in ("embedding_digest", "vector_digest"))
+            for embedded, proof, vector in zip(*columns, values, strict=True):
+                if proof == vector_digest(embedded, vector):
+                    known[embedded] = vector
         return known
 
     def _where_in(self, column: str, values: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
