@@ -16,12 +16,12 @@ it that it is ready.
 **Inputs.** Text, Markdown, HTML, PDF, DOCX, PPTX, XLSX, CSV, mail, JSON, JSON lines and Parquet below `source`; with no
 source, the documentation inside the installed Airflow packages and a few samples. **Outputs**, below
 `<storage root>/<tenant>/rag/<index>/`: the vector store, the ledger of its documents, and for each run, in
-`runs/<run>/`, `manifest.json` (its existence means that the index is whole), `quarantine.jsonl` (what could not be read,
-and why) and `retrieval.html` (how good retrieval is; linked from the task `quality.evaluate`).
+`runs/<run>/`, `manifest.json` (where it exists, the index is whole), `quarantine.jsonl` (what could not be read, and
+why) and `retrieval.html` (how good retrieval is; linked from the task `quality.evaluate`).
 
 **Cost.** With the defaults nothing but this machine's time: about 35 chunks a second on two cores. A run without
-changes opens no document that has rested, embeds nothing and leaves the index untouched. Every embedding is metered under
-`<tenant>/usage/`.
+changes opens no document that has rested, embeds nothing and leaves the index untouched. Every embedding is metered
+under `<tenant>/usage/`.
 
 **Run it.** Trigger it with its defaults, or `make demo`; your own folder: `make ingest FROM=folder`; then
 `make ask Q="..."`. Any task may be cleared and run again with the same result. Runs are serialised: an index has one

@@ -113,17 +113,7 @@ def measure(
     """
     unique = {mode: {key: list(dict.fromkeys(ids)) for key, ids in by_id.items()} for mode, by_id in rankings.items()}
     values = {mode: _values(questions, ranked, k) for mode, ranked in unique.items()}
-    rows = tuple(
-        QuestionRow(
-            id=question.id,
-            text=question.text,
-            made_from=question.made_from,
-            relevant=tuple(sorted(question.relevant)),
-            found={mode: tuple(ranked.get(question.id, ())[:SHOWN]) for mode, ranked in unique.items()},
-            values={mode: by_question[question.id] for mode, by_question in values.items()},
-        )
-        for question in questions
-    )
+    rows = tuple(_row(question, unique, values) for question in questions)
     return QualityReport(
         tenant=tenant,
         use_case=use_case,
@@ -135,6 +125,19 @@ def measure(
         num_questions=len(questions),
         modes=tuple(_mode_scores(mode, rows, ranked) for mode, ranked in unique.items()),
         questions=rows,
+    )
+
+
+def _row(
+    question: Question, ranked: Mapping[str, Mapping[str, list[str]]], values: Mapping[str, dict[str, dict[str, float]]]
+) -> QuestionRow:
+    return QuestionRow(
+        id=question.id,
+        text=question.text,
+        made_from=question.made_from,
+        relevant=tuple(sorted(question.relevant)),
+        found={mode: tuple(by_id.get(question.id, ())[:SHOWN]) for mode, by_id in ranked.items()},
+        values={mode: by_question[question.id] for mode, by_question in values.items()},
     )
 
 

@@ -99,16 +99,7 @@ def plot(report: QualityReport) -> str:
         axes = figure.subplots()
         for place, (scores, colour, marker) in enumerate(zip(report.modes, _COLOURS, _MARKERS, strict=False)):
             shift = 0.22 * (place - (len(report.modes) - 1) / 2)
-            of = [scores.scores[name] for name in measures]
-            axes.errorbar(
-                [score.mean for score in of],
-                [row + shift for row in range(len(measures))],
-                xerr=[[score.mean - score.low for score in of], [score.high - score.mean for score in of]],
-                fmt=marker,
-                color=colour,
-                capsize=3,
-                label=_MODES.get(scores.mode, scores.mode),
-            )
+            _draw(axes, scores, [row + shift for row in range(len(measures))], color=colour, fmt=marker)
         for row, name in enumerate(measures):
             if name in thresholds:
                 axes.plot([thresholds[name]] * 2, [row - 0.42, row + 0.42], color="#1f2328", ls="--", lw=1.5)
@@ -127,6 +118,15 @@ def plot(report: QualityReport) -> str:
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = buffer.getvalue()
     return re.sub(r"\s+$", "", svg[svg.index("<svg") :], flags=re.MULTILINE)
+
+
+def _draw(axes: Any, mode: ModeScores, heights: list[float], **style: str) -> None:
+    """A mode's means, one below the other, with their intervals."""
+    means = [score.mean for score in mode.scores.values()]
+    below = [score.mean - score.low for score in mode.scores.values()]
+    above = [score.high - score.mean for score in mode.scores.values()]
+    label = _MODES.get(mode.mode, mode.mode)
+    axes.errorbar(means, heights, xerr=[below, above], capsize=3, label=label, **style)
 
 
 def _verdict(decision: Decision | None) -> str:
