@@ -13,8 +13,8 @@ from include.rag.commit import lock_of
 from include.rag.config import IngestConfig
 from include.rag.embed import chunk_id
 from include.rag.ledger import Entry, Ledger, Snapshot
-from include.rag.plan import Plan, make_chunker, read_plan
-from include.rag.stores import Store, open_store, vector_digest
+from include.rag.plan import make_chunker, read_plan
+from include.rag.stores import Store, vector_digest
 from include.rag.work import Work, read_work
 from include.storage import exclusive, read_json, read_record, write_json, write_record
 
@@ -35,12 +35,12 @@ def check(config: IngestConfig) -> tuple[IngestionManifest, UPath]:
     themselves. The next run repairs what differs. A run that is checked again after others committed is only described:
     the store is theirs by then.
     """
-    plan, ledger = read_plan(config), Ledger(config.home)
-    work = read_work(config, plan)
+    ledger = Ledger(config.home)
+    work = read_work(config, read_plan(config))
     committed = read_json(config.run_home / "commit.json")
     version = committed["version"]
     snapshot = ledger.read(version)
-    store = open_store(config.store, config.home, get_embedder(config.embedder).dimension)
+    store = config.open_store()
     with exclusive(lock_of(config)):  # between a commit's store and its ledger, the two differ
         if version == ledger.pointer().version:
             reconcile(snapshot, store, seed=config.run_id)
@@ -57,7 +57,7 @@ def check(config: IngestConfig) -> tuple[IngestionManifest, UPath]:
         ledger_uri=ledger.uri(version),
         ledger_version=version,
         quarantine_uri=committed["quarantine_uri"],
-        counts=_count(plan, work, snapshot),
+        counts=_count(work, snapshot),
     )
     path = config.run_home / "manifest.json"
     write_record(path, manifest)
@@ -115,7 +115,8 @@ def _brief(held: tuple[str, int] | None) -> str:
     return "nothing" if held is None else f"{held[1]} chunks of {held[0][:8]}"
 
 
-def _count(plan: Plan, work: Work, snapshot: Snapshot) -> IngestionCounts:
+def _count(work: Work, snapshot: Snapshot) -> IngestionCounts:
+    plan = work.plan
     ours = ["added", "changed", "empty", "quarantined", "vanished", "records_quarantined"]
     ours += ["chunks_written", "chunks_embedded", "chunks_reused"]
     return IngestionCounts(

@@ -21,7 +21,7 @@ from include.rag.embed import part_uri
 from include.rag.ledger import STAMP_COLUMNS, Entry, Ledger, Pointer, Snapshot
 from include.rag.plan import Plan, pipeline_name, read_plan, read_restamped
 from include.rag.quarantine import enforce, keep_letters, write_letters
-from include.rag.stores import chunk_schema, open_store
+from include.rag.stores import chunk_schema
 from include.rag.work import Work, dead_letters, read_work
 from include.storage import exclusive, read_json, read_parquet, write_json
 
@@ -92,7 +92,7 @@ def _commit(config: IngestConfig, plan: Plan, work: Work) -> int:
 
 
 def _write_store(config: IngestConfig, work: Work) -> None:
-    store = open_store(config.store, config.home, get_embedder(config.embedder).dimension)
+    store = config.open_store()
     written_at = now()
     for parts, doc_ids in _writes(config, work):
         rows = _read_parts(config, parts, written_at)
@@ -175,7 +175,7 @@ def _stamp(config: IngestConfig, ledger: Ledger, work: Work) -> None:
         for outcome in work.outcomes()
         if outcome.content_digest and outcome.stamp
     )
-    before = ledger.stamps()
-    after = before.replaced(work.deleted, chain(read_restamped(config), read))
-    if not after.table.equals(before.table):
-        ledger.write_stamps(after)
+    rows = chain(read_restamped(config), read)
+    first = list(islice(rows, 1))
+    if first or work.deleted:
+        ledger.write_stamps(ledger.stamps().replaced(work.deleted, chain(first, rows)))

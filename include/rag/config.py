@@ -76,6 +76,10 @@ class IngestConfig(BaseModel):
         """Where this run keeps its plan, its results and its manifest."""
         return self.home / "runs" / run_key(self.run_id)
 
+    def open_store(self) -> stores.Store:
+        """The index's vector store; in the process that uses it, as stores.open_store() says."""
+        return stores.open_store(self.store, self.home, embeddings.get_embedder(self.embedder).dimension)
+
 
 def index_home(root: str, tenant: str, index: str) -> UPath:
     """Where an index of a tenant lies below a storage root."""

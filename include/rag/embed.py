@@ -25,7 +25,7 @@ from include.rag.quarantine import NOT_THE_DATA
 from include.rag.reader import Reader
 from include.rag.reading_process import one_line
 from include.rag.source import FolderSource, content_digest
-from include.rag.stores import chunk_schema, open_store, vector_digest
+from include.rag.stores import Store, chunk_schema, vector_digest
 from include.storage import digest, read_json, write_json, write_parquet
 
 if TYPE_CHECKING:
@@ -161,9 +161,10 @@ class _Worker:
                     continue
                 data = self.source.read(document.path)
                 # Changed since it was listed, or just now: then the stamp does not speak of these bytes.
-                is_listed = self.source.stamp(document.path) == document.stamp
-                read = document if is_listed else replace(document, stamp="")
-                reads.append((read, data, content_digest(data)))
+                if document.stamp and self.source.stamp(document.path) != document.stamp:
+                    reads.append((replace(document, stamp=""), data, content_digest(data)))
+                else:
+                    reads.append((document, data, content_digest(data)))
             except (FileNotFoundError, NotADirectoryError):
                 lost.append(_outcome(document, "vanished", reason="deleted while the run was on"))
             except OSError as error:
@@ -285,8 +286,8 @@ class _Worker:
         return read_plan(self.config).expected_version > 0
 
     @cached_property
-    def _store(self) -> Any:
-        return open_store(self.config.store, self.config.home, self.embedder.dimension)
+    def _store(self) -> Store:
+        return self.config.open_store()
 
 
 def chunk_id(tenant: str, doc_id: str, pipeline: str, ordinal: int, text: str) -> str:

@@ -21,7 +21,6 @@ from include.rag.quality_report import page, summary
 from include.rag.reader import Reader
 from include.rag.search import CANDIDATES, fuse
 from include.rag.source import FolderSource, content_digest
-from include.rag.stores import open_store
 from include.storage import digest, location, read_json, read_record, write_bytes, write_json, write_record
 
 log = logging.getLogger(__name__)
@@ -148,7 +147,7 @@ def _ask(
     if not questions:
         return rankings, passages
     embedder = get_embedder(config.embedder)
-    store = open_store(config.store, config.home, embedder.dimension)
+    store = config.open_store()
     where = {"tenant": config.tenant}
     vectors = embed_metered(embedder, [question.text for question in questions], meter)
     started = time.monotonic()

@@ -21,7 +21,6 @@ from include.rag.config import IngestConfig
 from include.rag.ledger import Entry, Ledger, Pointer
 from include.rag.quarantine import NOT_THE_DATA, Quarantine
 from include.rag.source import FolderSource, Found
-from include.rag.stores import open_store
 from include.storage import digest, read_json, read_jsonl, write_json, write_jsonl
 
 log = logging.getLogger(__name__)
@@ -166,7 +165,7 @@ class _Comparison:
         self._before = ledger.read(base)
         self._now = self._before if now == base else ledger.read(now)
         self._stamps = ledger.stamps()
-        self._held = open_store(config.store, config.home, get_embedder(config.embedder).dimension).documents()
+        self._held = config.open_store().documents()
         self._quarantine = Quarantine(config.home)
         self.source = FolderSource(config)
         self.found: set[str] = set()
@@ -191,7 +190,8 @@ class _Comparison:
             self.found.add(doc_id)
             if len(self.found) % REPORT_EVERY == 0:
                 log.info("compared %d documents", len(self.found))
-            if self._is_drifted(doc_id):
+            is_drifted = self._is_drifted(doc_id)
+            if is_drifted:
                 self.drifted.append(doc_id)
             digest_now, is_news = self._digest(doc_id, found)
             letters = self._quarantine.of(doc_id, digest_now)
@@ -199,7 +199,11 @@ class _Comparison:
             if self._is_held_back(letters):
                 self.still_quarantined += 1
                 self.kept_letters += letters
-            elif self._is_unchanged(doc_id, digest_now) and not (of_records and self._config.replay_quarantine):
+            elif (
+                not is_drifted
+                and not (of_records and self._config.replay_quarantine)
+                and self._is_unchanged(doc_id, digest_now)
+            ):
                 self.unchanged += 1
                 self.kept_letters += of_records
             else:
@@ -257,14 +261,14 @@ class _Comparison:
         return (entry.held if entry else None) != self._held.get(doc_id)
 
     def _is_unchanged(self, doc_id: str, digest_now: str) -> bool:
-        """Whether ledgers, store and source agree on a document, as made by the wanted pipeline and use case."""
+        """Whether ledgers and source agree on a document, as made by the wanted pipeline and use case."""
         entries: list[Entry | None] = [self._before.get(doc_id)]
         if self._now is not self._before:
             entries.append(self._now.get(doc_id))
         for entry in entries:
             if entry is None or (entry.pipeline, entry.use_case) != self._wanted or entry.content_digest != digest_now:
                 return False
-        return not self._is_drifted(doc_id)
+        return True
 
 
 def _refuse_to_mix(config: IngestConfig, pointer: Pointer) -> None:

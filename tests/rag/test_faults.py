@@ -33,11 +33,6 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def ingestion(root: str, corpus: Path) -> Ingestion:
-    return Ingestion(root, str(corpus))
-
-
 # The source moves while the run is on
 
 

@@ -28,11 +28,6 @@ def corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ingestion(root: str, corpus: Path) -> Ingestion:
-    return Ingestion(root, str(corpus))
-
-
-@pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Every text that was embedded."""
     texts: list[str] = []

@@ -23,11 +23,6 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def ingestion(root: str, corpus: Path) -> Ingestion:
-    return Ingestion(root, str(corpus))
-
-
 def test_two_sources_share_an_index_and_delete_only_their_own(ingestion: Ingestion, root: str, tmp_path: Path) -> None:
     ingestion.run("run-1")
     other = tmp_path / "other"

@@ -33,11 +33,6 @@ def corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ingestion(root: str, corpus: Path) -> Ingestion:
-    return Ingestion(root, str(corpus))
-
-
-@pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The path of every document that was given to the reader."""
     names: list[str] = []

@@ -32,11 +32,6 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def ingestion(root: str, corpus: Path) -> Ingestion:
-    return Ingestion(root, str(corpus))
-
-
 def orders_of(ingestion: Ingestion, run_id: str, folder: Path, **more: str) -> Orders:
     notes = str(folder / f"{run_id}.jsonl")
     go = str(folder / f"{run_id}.go")
