@@ -76,6 +76,75 @@ class Settings(BaseSettings):
     chat_timeout_s: float = Field(default=120.0, gt=0)
     """Longest wait for one answer, in seconds; a CPU-size model writes slowly."""
 
+    embedding_url: str | None = None
+    """Base URL of an OpenAI-compatible server that embeds, such as http://localhost:11434/v1; for embedder `openai`."""
+
+    embedding_model: str | None = None
+    """Name of the model to ask for at embedding_url."""
+
+    embedding_dimension: int | None = Field(default=None, ge=1)
+    """Numbers in one of its vectors. An answer of another length is refused."""
+
+    embedding_limit_tokens: int = Field(default=512, ge=16)
+    """Longest text that it reads, in tokens; what is longer would be cut in silence by many servers."""
+
+    embedding_api_key: SecretStr = SecretStr("not-needed")
+    """Key for embedding_url. Never logged."""
+
+    model_deadline_s: float = Field(default=300.0, gt=0)
+    """Longest wait for one call to a remote model, its retries included, in seconds; then the task is tried again."""
+
+    model_concurrency: int = Field(default=4, ge=1)
+    """Calls to a remote model that one task has in flight."""
+
+    model_requests_per_minute: float | None = Field(default=None, gt=0)
+    """Calls that one task starts in a minute at most; divide the account's quota by the tasks that run at once."""
+
+    model_tokens_per_minute: float | None = Field(default=None, gt=0)
+    """Tokens that one task sends in a minute at most; as model_requests_per_minute."""
+
+    opensearch_url: str | None = None
+    """Where store `opensearch` is: http://localhost:9200, or the https:// endpoint of a domain or collection."""
+
+    opensearch_auth: Literal["none", "basic", "sigv4"] = "none"
+    """How to sign in: `sigv4` with the AWS credentials of the environment, `basic` with user and password."""
+
+    opensearch_service: Literal["es", "aoss"] = "es"
+    """What sigv4 signs for: `es` a managed domain, `aoss` a serverless collection, which can do less."""
+
+    opensearch_user: str | None = None
+    """User for auth `basic`."""
+
+    opensearch_password: SecretStr = SecretStr("")
+    """Password for auth `basic`. Never logged."""
+
+    opensearch_ca_file: str | None = None
+    """Certificates to trust for https://, where the system's own do not hold the server's."""
+
+    opensearch_prefix: str = Field(default="fmops", pattern=NAME)
+    """First part of every index's name, so that two deployments can share a cluster."""
+
+    opensearch_engine: Literal["lucene", "faiss"] = "lucene"
+    """What searches vectors in a new index version; those that stand keep theirs until they are rebuilt."""
+
+    opensearch_index_file: str | None = None
+    """JSON file whose `settings` and `mappings` are merged over those that a new index gets, such as an analyzer."""
+
+    opensearch_replicas: int = Field(default=1, ge=0)
+    """Copies of each shard of a live index; 0 suits a cluster of one node."""
+
+    opensearch_bulk_mb: float = Field(default=8.0, gt=0)
+    """Largest bulk request in MiB; some instance types refuse more than 10."""
+
+    opensearch_bulk_items: int = Field(default=500, ge=1)
+    """Most items of one bulk request."""
+
+    opensearch_concurrency: int = Field(default=4, ge=1)
+    """Bulk requests in flight."""
+
+    opensearch_deadline_s: float = Field(default=300.0, gt=0)
+    """Longest wait for the cluster to take one bulk request, its retries included, in seconds."""
+
     @field_validator("storage_root")
     @classmethod
     def _has_a_scheme(cls, value: str | None) -> str | None:
@@ -126,5 +195,6 @@ def load_settings() -> Settings:
 def _line(detail: Any) -> str:
     """One wrong setting; the value only where it cannot be a secret in the wrong place."""
     name = str(detail["loc"][0])
-    plain = detail["type"] != "extra_forbidden" and "key" not in name.lower()
+    secret = any(word in name.lower() for word in ("key", "password"))
+    plain = detail["type"] != "extra_forbidden" and not secret
     return f"setting {name}{'=' + repr(detail['input']) if plain else ''}: {detail['msg']}"

@@ -74,7 +74,7 @@ class DeadLetter(Record):
     """The record within the document, such as `line 7`; None: all of the document."""
     content_digest: str = ""
     """Of the bytes that could not be used; empty if they could not be had. The same bytes are not tried again."""
-    stage: Literal["read", "load", "chunk", "embed"]
+    stage: Literal["read", "load", "chunk", "embed", "index"]
     fault: Fault
     reason: str
     attempt: int = 1
@@ -128,6 +128,7 @@ class IngestionManifest(Record):
     """What one ingestion run did and left behind; written last, so its existence means that all of it is there."""
 
     index: str
+    index_version: int
     run_id: str
     source_uri: str
     store: str

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.callbacks import log_failure
-from include.errors import DocumentError, DriftError, GateError, StateMovedError, ToleranceError, UserError
+from include.errors import BusyError, DocumentError, DriftError, GateError, StateMovedError, ToleranceError, UserError
 
 if TYPE_CHECKING:
     from airflow.sdk import ExceptionRetryPolicy
@@ -24,7 +24,7 @@ RETRY_CANNOT_HELP: tuple[type[Exception], ...] = (
     GateError,
     PermissionError,
 )
-RETRY_MAY_HELP: tuple[type[Exception], ...] = (ConnectionError, TimeoutError)
+RETRY_MAY_HELP: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, BusyError)
 
 
 def default_args(owner: str = "fmops") -> dict[str, Any]:

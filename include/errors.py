@@ -15,6 +15,7 @@ Fault = Literal[
     "crashed",  # the reading process died of it
     "unreadable",  # the source did not hand it out: permissions, a broken disk
     "not_embedded",  # the embedding model failed on it
+    "refused",  # the vector store did not take one of its chunks
 ]
 """What is wrong with a document or a record that was set aside."""
 
@@ -49,3 +50,7 @@ class EmbeddingError(RuntimeError):
 
 class GateError(RuntimeError):
     """A quality gate refused a result; the message names the thresholds that it missed."""
+
+
+class BusyError(RuntimeError):
+    """A service kept refusing for its load until the deadline; the message names the service and the deadline."""

@@ -6,12 +6,17 @@ changed since the last run, removes what is gone, measures how well the index fi
 it that it is ready.
 
 ```
- source                embed                  index              quality               news
- prepare -> plan  ->   shard [0..n]     ->    commit -> check -> evaluate -> gate  ->  publish -> remember
- resolve    list and   read, chunk,           store,    store    questions   refuse    asset      that it
- Params     compare    embed; one Parquet     then      against  with known  a bad     event      was told
-            stamps     part per 16 documents  ledger    ledger   answers     index     `rag_index`
+ source                embed                  index              quality               live
+ prepare -> plan  ->   shard [0..n]     ->    commit -> check -> evaluate -> gate  ->  switch -> publish -> remember
+ resolve    list and   read, chunk,           store,    store    questions   refuse    readers   asset      that it
+ Params     compare    embed; one Parquet     then      against  with known  a bad     get this  event      was told
+            stamps     part per 16 documents  ledger    ledger   answers     version   version
+                                                                                              -> clean_up
+                                                                                                 old versions
 ```
+
+A run with the live version's embedder, chunker and store brings that version up to date. With another one of these it
+builds the next version beside it, which nobody reads until it has been compared with the live one and let pass.
 
 **Inputs.** Text, Markdown, HTML, PDF, DOCX, PPTX, XLSX, CSV, mail, JSON, JSON lines and Parquet below `source`; with no
 source, the documentation inside the installed Airflow packages and a few samples. **Outputs**, below
@@ -20,12 +25,13 @@ source, the documentation inside the installed Airflow packages and a few sample
 why) and `retrieval.html` (how good retrieval is; linked from the task `quality.evaluate`).
 
 **Cost.** With the defaults nothing but this machine's time: about 35 chunks a second on two cores. A run without
-changes opens no document that has rested, embeds nothing and leaves the index untouched. Every embedding is metered
+changes opens no document that has rested, embeds nothing and leaves the index untouched. Another embedder embeds
+everything anew. Every embedding is metered
 under `<tenant>/usage/`.
 
 **Run it.** Trigger it with its defaults, or `make demo`; your own folder: `make ingest FROM=folder`; then
-`make ask Q="..."`. Any task may be cleared and run again with the same result. Runs are serialised: an index has one
-writer.
+`make ask Q="..."`. Back to the version before: `make rollback`, or the DAG `rag_index_versions`. Any task may be
+cleared and run again with the same result. Runs are serialised: an index has one writer.
 """
 
 from __future__ import annotations
@@ -91,15 +97,15 @@ PARAMS = {
     "embedder": Param(
         None,
         type=["null", "string"],
-        description="Embedding model; an index keeps to one. Empty: the target's own.",
-        examples=["minilm", "hashing"],
+        description="Embedding model; a change builds the next version. Empty: the target's own.",
+        examples=["minilm", "hashing", "titan-v2", "cohere-multilingual-v3", "openai"],
         section="How",
     ),
     "store": Param(
         None,
         type=["null", "string"],
         description="Vector store. Empty: the target's own.",
-        examples=["lancedb"],
+        examples=["lancedb", "opensearch"],
         section="How",
     ),
     "chunk_tokens": Param(
@@ -158,6 +164,27 @@ PARAMS = {
         maximum=1,
         description="Refuse the index if the mean reciprocal rank surely lies below; 0 switches it off.",
         section="Quality",
+    ),
+    "max_drop": Param(
+        0.02,
+        type="number",
+        minimum=0,
+        maximum=1,
+        description="Refuse a next version that is surely worse than the live one by more than this (recall@5, MRR).",
+        section="Quality",
+    ),
+    "rebuild": Param(
+        False,
+        type="boolean",
+        description="Build the next version even if nothing of the pipeline changed.",
+        section="Versions",
+    ),
+    "keep_versions": Param(
+        2,
+        type="integer",
+        minimum=1,
+        description="Versions that stay, the live one included; the others are what a roll back can go to.",
+        section="Versions",
     ),
 }
 
@@ -218,14 +245,22 @@ def gate(evaluated: dict) -> str:
     return pipeline.gate(evaluated)
 
 
+@task
+def switch(config: dict) -> dict:
+    """Let readers have the version that the gate let pass."""
+    from include.rag import pipeline
+
+    return pipeline.switch(config)
+
+
 @task(outlets=[RAG_INDEX])
 def publish(config: dict, *, outlet_events=None):
-    """Tell that the index is ready, unless this version of it was told before."""
+    """Tell that the index is ready, unless it is not live or was told before."""
     from include.rag import pipeline
 
     news = pipeline.publish(config)
     if news is None:
-        raise AirflowSkipException("nothing changed, so there is nothing to tell")
+        raise AirflowSkipException("nothing that is live changed, so there is nothing to tell")
     outlet_events[RAG_INDEX].extra = news
     return news
 
@@ -236,6 +271,14 @@ def remember(config: dict, told: dict) -> None:
     from include.rag import pipeline
 
     pipeline.remember(config, told)
+
+
+@task
+def clean_up(config: dict) -> list[str]:
+    """Remove old versions; their names."""
+    from include.rag import pipeline
+
+    return pipeline.clean_up(config)
 
 
 @dag(
@@ -265,12 +308,14 @@ def rag_ingestion():
     def judge(config):
         gate(evaluate(config))
 
-    @task_group(group_id="news")
-    def tell(config):
-        remember(config, publish(config))
+    @task_group(group_id="live")
+    def go_live(config):
+        told = publish(config)
+        switch(config) >> [told, clean_up(config)]
+        remember(config, told)
 
     config, shards = read_source()
-    embed_shards(config, shards) >> write_index(config) >> judge(config) >> tell(config)
+    embed_shards(config, shards) >> write_index(config) >> judge(config) >> go_live(config)
 
 
 rag_ingestion()

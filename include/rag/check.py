@@ -1,22 +1,20 @@
-"""check() and publish(): the index against its ledger, the run's manifest, and the news of it."""
+"""check(): the index against its ledger, and the run's manifest."""
 
 from __future__ import annotations
 
 import logging
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from include.contracts import IngestionCounts, IngestionManifest
 from include.errors import DriftError
-from include.models.embeddings import get_embedder
-from include.rag.commit import lock_of
 from include.rag.config import IngestConfig
 from include.rag.embed import chunk_id
 from include.rag.ledger import Entry, Ledger, Snapshot
-from include.rag.plan import make_chunker, read_plan
+from include.rag.plan import read_plan
 from include.rag.stores import Store, vector_digest
 from include.rag.work import Work, read_work
-from include.storage import exclusive, read_json, read_record, write_json, write_record
+from include.storage import read_json, write_record
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -41,19 +39,21 @@ def check(config: IngestConfig) -> tuple[IngestionManifest, UPath]:
     version = committed["version"]
     snapshot = ledger.read(version)
     store = config.open_store()
-    with exclusive(lock_of(config)):  # between a commit's store and its ledger, the two differ
+    with config.versions.held():  # between a commit's store and its ledger, the two differ
         if version == ledger.pointer().version:
+            store.finish()  # puts back what a commit that was killed had changed for its load
             reconcile(snapshot, store, seed=config.run_id)
     manifest = IngestionManifest(
         tenant=config.tenant,
         use_case=config.use_case,
         index=config.index,
+        index_version=config.version,
         run_id=config.run_id,
         source_uri=config.source,
         store=config.store,
         store_uri=store.uri,
-        embedder=get_embedder(config.embedder).name,
-        chunker=make_chunker(config).name,
+        embedder=config.spec.embedder_version,
+        chunker=config.spec.chunker,
         ledger_uri=ledger.uri(version),
         ledger_version=version,
         quarantine_uri=committed["quarantine_uri"],
@@ -129,23 +129,3 @@ def _count(work: Work, snapshot: Snapshot) -> IngestionCounts:
         chunks_total=snapshot.chunks,
         **{name: work.counts[name] for name in ours},
     )
-
-
-def news(config: IngestConfig) -> dict[str, Any] | None:
-    """What to tell about the index, its manifest's URI among it; None if this version of it was told already."""
-    path = config.run_home / "manifest.json"
-    version = read_record(path, IngestionManifest).ledger_version
-    told = _told(config)
-    last: int = read_json(told)["ledger_version"] if told.exists() else 0
-    if last >= version:
-        return None
-    return {"index": config.index, "tenant": config.tenant, "ledger_version": version, "manifest_uri": str(path)}
-
-
-def remember(config: IngestConfig, told: dict[str, Any]) -> None:
-    """Note that this version was told: called after the telling, so that news is told twice rather than never."""
-    write_json(_told(config), told)
-
-
-def _told(config: IngestConfig) -> UPath:
-    return config.home / "published.json"

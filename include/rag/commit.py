@@ -1,4 +1,4 @@
-"""commit(): the one writer of an index.
+"""commit(): the one writer of a version of an index.
 
 The order makes every step safe to repeat: the store first, by ids that are digests; then the ledger's snapshot; then
 its pointer; then what later runs need not try again. A run that dies in between is repeated by its next attempt and
@@ -21,13 +21,12 @@ from include.rag.embed import part_uri
 from include.rag.ledger import STAMP_COLUMNS, Entry, Ledger, Pointer, Snapshot
 from include.rag.plan import Plan, pipeline_name, read_plan, read_restamped
 from include.rag.quarantine import enforce, keep_letters, write_letters
-from include.rag.stores import chunk_schema
-from include.rag.work import Work, dead_letters, read_work
-from include.storage import exclusive, read_json, read_parquet, write_json
+from include.rag.stores import Refusal, chunk_schema
+from include.rag.work import Work, dead_letters, read_work, write_refused
+from include.storage import read_json, read_parquet, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from upath import UPath
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +43,11 @@ def commit(config: IngestConfig) -> dict[str, Any]:
     """
     plan = read_plan(config)
     work = read_work(config, plan)
-    letters = dead_letters(work)
-    quarantine_uri = write_letters(config, letters)
-    enforce(config, letters)
-    with exclusive(lock_of(config)):
-        version = _commit(config, plan, work)
+    _enforce(config, work)
+    with config.versions.held():
+        version, work = _commit(config, plan, work)
+        letters = dead_letters(work)
+        quarantine_uri = write_letters(config, letters)
         keep_letters(config, letters)
     counts = {"version": version, "documents": len(work.stored), "deleted": len(work.deleted)}
     write_json(config.run_home / "commit.json", {**counts, "quarantine_uri": quarantine_uri})
@@ -56,13 +55,14 @@ def commit(config: IngestConfig) -> dict[str, Any]:
     return counts
 
 
-def lock_of(config: IngestConfig) -> UPath:
-    """The file to hold while what lies in the index is changed, and its parts may differ."""
-    return config.home / "commit.lock"
+def _enforce(config: IngestConfig, work: Work) -> None:
+    letters = dead_letters(work)
+    write_letters(config, letters)
+    enforce(config, letters)
 
 
-def _commit(config: IngestConfig, plan: Plan, work: Work) -> int:
-    """The version that the ledger has afterwards."""
+def _commit(config: IngestConfig, plan: Plan, work: Work) -> tuple[int, Work]:
+    """The version that the ledger has afterwards; and the work as it was done, less what the store refused."""
     ledger = Ledger(config.home)
     pointer = ledger.pointer()
     if not (work.stored or work.deleted):
@@ -74,34 +74,50 @@ def _commit(config: IngestConfig, plan: Plan, work: Work) -> int:
         version = pointer.version
     else:
         ledger.expect(plan.expected_version)
-        _write_store(config, work)
+        work = _write_store(config, work)
         version = plan.expected_version + 1
         pointer = Pointer(
             version=version,
             run_id=config.run_id,
             base_version=plan.base_version,
             work_digest=work.work_digest,
-            store=config.store,
-            embedder=config.embedder,
-            embedder_version=get_embedder(config.embedder).name,
         )
         snapshot = _apply(config, ledger.read(plan.expected_version), work)
         ledger.commit(snapshot, pointer, expected_version=plan.expected_version)
     _stamp(config, ledger, work)
-    return version
+    return version, work
 
 
-def _write_store(config: IngestConfig, work: Work) -> None:
+def _write_store(config: IngestConfig, work: Work) -> Work:
+    """Write everything; the work that was done: documents that the store refused count as set aside."""
     store = config.open_store()
     written_at = now()
-    for parts, doc_ids in _writes(config, work):
-        rows = _read_parts(config, parts, written_at)
-        store.replace(doc_ids, rows)
-        log.info("written: %d chunks of %d documents", rows.num_rows, len(doc_ids))
-    deleted = iter(work.deleted)
-    while batch := list(islice(deleted, IDS_PER_DELETE)):
-        store.delete(batch)
+    refused: list[Refusal] = []
+    documents = 0
+    with store.loading(live=config.versions.live().version == config.version):
+        for parts, doc_ids in _writes(config, work):
+            rows = _read_parts(config, parts, written_at)
+            refused += store.replace(doc_ids, _only(work.stored, rows) if work.refused else rows)
+            documents += len(doc_ids)
+            log.info("written: %d chunks; %d of %d documents", rows.num_rows, documents, len(work.stored))
+        deleted = iter(work.deleted)
+        while batch := list(islice(deleted, IDS_PER_DELETE)):
+            store.delete(batch)
     store.finish()
+    if not refused:
+        return work
+    write_refused(config, work, {one.doc_id: one.reason for one in refused})
+    done = read_work(config, work.plan)
+    _enforce(config, done)
+    return done
+
+
+def _only(doc_ids: frozenset[str], rows: pa.Table) -> pa.Table:
+    """The rows of these documents; a part holds those too that the store refused at an earlier attempt."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return rows.filter(pc.is_in(rows["doc_id"], value_set=pa.array(doc_ids, pa.string())))
 
 
 def _writes(config: IngestConfig, work: Work) -> Iterator[tuple[list[str], list[str]]]:
@@ -136,17 +152,20 @@ def _read_parts(config: IngestConfig, parts: list[str], written_at: datetime) ->
 
 def _apply(config: IngestConfig, before: Snapshot, work: Work) -> Snapshot:
     pipeline = pipeline_name(config)
+    written_at = now().isoformat(timespec="seconds")
     entries = (
         Entry(
             doc_id=outcome.doc_id,
             source=config.source,
             path=outcome.path,
             content_digest=outcome.content_digest,
+            source_version=outcome.stamp,
             pipeline=pipeline,
             use_case=config.use_case,
             title=outcome.title,
             chunks=outcome.chunks,
             run_id=config.run_id,
+            ingested_at=written_at,
         )
         for outcome in work.outcomes()
         if outcome.doc_id in work.stored

@@ -15,7 +15,9 @@ from include.errors import UserError
 from include.models import embeddings
 from include.names import NAME
 from include.rag import stores
+from include.rag.chunking import Chunker
 from include.rag.reader import Limits
+from include.rag.versions import Spec, Versions
 from include.storage import local_uri, location, run_key
 
 
@@ -29,6 +31,8 @@ class IngestConfig(BaseModel):
     use_case: str = Field(pattern=NAME)
     run_id: str
     index: str = Field(pattern=NAME)
+    version: int = 0
+    """Which version of the index the run works on; chosen once, when all else is known."""
     source: str
     """URI of a folder or prefix."""
     include: tuple[str, ...] = ()
@@ -47,6 +51,10 @@ class IngestConfig(BaseModel):
     """URI of a JSON lines file of questions; None: they are made from the source."""
     min_recall_at_5: float = Field(default=0.5, ge=0, le=1)
     min_mrr: float = Field(default=0.4, ge=0, le=1)
+    max_drop: float = Field(default=0.02, ge=0, le=1)
+    """How much worse than the live version a new one may be."""
+    rebuild: bool = False
+    keep_versions: int = Field(default=2, ge=1)
 
     @property
     def limits(self) -> Limits:
@@ -67,23 +75,38 @@ class IngestConfig(BaseModel):
         return self
 
     @property
+    def versions(self) -> Versions:
+        """The versions of the index."""
+        return Versions(self.root, self.tenant, self.index)
+
+    @property
     def home(self) -> UPath:
-        """Where the index lies: its ledger, parts, runs, and the embedded store."""
-        return index_home(self.root, self.tenant, self.index)
+        """Where the run's version of the index lies: its ledger, parts, quarantine, and the embedded store."""
+        return self.versions.home_of(self.version)
 
     @property
     def run_home(self) -> UPath:
         """Where this run keeps its plan, its results and its manifest."""
-        return self.home / "runs" / run_key(self.run_id)
+        return self.versions.home / "runs" / run_key(self.run_id)
+
+    @property
+    def spec(self) -> Spec:
+        """What this run makes rows by."""
+        return Spec(
+            store=self.store,
+            embedder=self.embedder,
+            embedder_version=embeddings.get_embedder(self.embedder).name,
+            chunker=self.chunker().name,
+        )
+
+    def chunker(self) -> Chunker:
+        """The run's chunker, counting tokens as the run's embedder does."""
+        model = embeddings.get_embedder(self.embedder)
+        return Chunker(self.chunk_tokens, self.overlap_tokens, model.count_tokens, model.limit_tokens)
 
     def open_store(self) -> stores.Store:
-        """The index's vector store; in the process that uses it, as stores.open_store() says."""
-        return stores.open_store(self.store, self.home, embeddings.get_embedder(self.embedder).dimension)
-
-
-def index_home(root: str, tenant: str, index: str) -> UPath:
-    """Where an index of a tenant lies below a storage root."""
-    return location(root) / tenant / "rag" / index
+        """The store of the run's version; in the process that uses it, as stores.open_store() says."""
+        return self.versions.open(self.version, self.spec)
 
 
 def resolve(params: Mapping[str, Any], run_id: str, settings: Settings | None = None) -> IngestConfig:
@@ -92,7 +115,7 @@ def resolve(params: Mapping[str, Any], run_id: str, settings: Settings | None = 
     Raises UserError with one line that names the Param, its value and what is allowed.
     """
     settings = settings or load_settings()
-    known = IngestConfig.model_fields.keys() - {"root", "run_id"}
+    known = IngestConfig.model_fields.keys() - {"root", "run_id", "version"}
     values = {name: value for name, value in params.items() if name in known and value is not None}
     values.setdefault("tenant", settings.tenant)
     values.setdefault("use_case", settings.use_case)

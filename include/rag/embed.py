@@ -20,7 +20,7 @@ from include.models.embeddings import Embedder, embed_metered, get_embedder
 from include.models.metering import Meter
 from include.rag.chunking import Chunk
 from include.rag.config import IngestConfig
-from include.rag.plan import Due, make_chunker, pipeline_name, read_plan, read_shard
+from include.rag.plan import Due, pipeline_name, read_plan, read_shard
 from include.rag.quarantine import NOT_THE_DATA
 from include.rag.reader import Reader
 from include.rag.reading_process import one_line
@@ -53,7 +53,7 @@ class Outcome:
     content_digest: str = ""
     title: str = ""
     chunks: int = 0
-    stage: Literal["", "read", "load", "chunk", "embed"] = ""
+    stage: Literal["", "read", "load", "chunk", "embed", "index"] = ""
     fault: Fault | Literal[""] = ""
     reason: str = ""
     """Why it was set aside."""
@@ -119,7 +119,7 @@ class _Worker:
         self.meter = meter
         self.reader = reader
         self.source = FolderSource(config)
-        self.chunker = make_chunker(config)
+        self.chunker = config.chunker()
         self.embedder: Embedder = get_embedder(config.embedder)
         self.pipeline = pipeline_name(config)
         self.chunks_embedded = 0
@@ -278,16 +278,23 @@ class _Worker:
             raise _NotTheDataError("embed", "not_embedded", error) from error
 
     def _known(self, digests: list[str]) -> dict[str, np.ndarray[Any, Any]]:
-        return self._store.vectors(digests) if self._is_update else {}
+        known: dict[str, np.ndarray[Any, Any]] = {}
+        for store in self._stores:
+            if missing := [one for one in digests if one not in known]:
+                known |= store.vectors(missing)
+        return known
 
     @cached_property
-    def _is_update(self) -> bool:
-        """Whether the index held something before: a first run has nothing to reuse, nor a store to open."""
-        return read_plan(self.config).expected_version > 0
-
-    @cached_property
-    def _store(self) -> Store:
-        return self.config.open_store()
+    def _stores(self) -> list[Store]:
+        """Where vectors of this embedder may lie: the version that is worked on, unless it is empty; the live one."""
+        config, versions = self.config, self.config.versions
+        stores = [config.open_store()] if read_plan(config).expected_version else []
+        live = versions.live().version
+        if live not in (None, config.version):
+            spec = versions.get(live).spec
+            if spec.embedder_version == config.spec.embedder_version:
+                stores.append(versions.open(live, spec))
+        return stores
 
 
 def chunk_id(tenant: str, doc_id: str, pipeline: str, ordinal: int, text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from include.errors import DocumentError, GateError, UserError
-from include.models.embeddings import embed_metered, get_embedder
+from include.models.embeddings import embed_metered
 from include.models.metering import Meter
 from include.rag.config import IngestConfig
 from include.rag.document import Document
@@ -19,7 +19,7 @@ from include.rag.plan import document_id
 from include.rag.quality import QualityReport, judge, measure
 from include.rag.quality_report import page, summary
 from include.rag.reader import Reader
-from include.rag.search import CANDIDATES, fuse
+from include.rag.search import CANDIDATES, fuse, open_version
 from include.rag.source import FolderSource, content_digest
 from include.storage import digest, location, read_json, read_record, write_bytes, write_json, write_record
 
@@ -32,31 +32,51 @@ SHOWN = 3
 
 
 def evaluate(config: IngestConfig, meter: Meter) -> dict[str, Any]:
-    """Measure the index as it is and write `retrieval.html` and `retrieval.json` beside the run's manifest.
+    """Measure the run's version of the index and write `retrieval.html` and `retrieval.json` beside the manifest.
 
-    The same version of the index and the same questions are not asked again: the last run's answers are judged by this
-    run's thresholds. Returns the URIs of both files and the verdict.
+    A version that is not live is compared with the one that is, on the same questions. The same versions and the same
+    questions are not asked again: the last run's answers are judged by this run's thresholds. Returns the URIs of both
+    files and the verdict.
     """
-    ledger = Ledger(config.home)
-    snapshot = ledger.read(version := ledger.pointer().version)
+    live = config.versions.live().version
+    versions = [config.version] if live in (None, config.version) else [config.version, live]
     lines = _golden_lines(config)
-    asked = digest(str(version), config.source, config.golden or "", *lines)
+    states = [f"{number} {Ledger(config.versions.home_of(number)).version()}" for number in versions]
+    asked = digest(*states, config.source, config.golden or "", *lines)
     last = config.home / "quality.json"
     found = read_json(last) if last.exists() else {}
-    if found.get("asked") == asked and location(found["report"]).exists():
-        report = read_record(location(found["report"]), QualityReport).model_copy(update={"run_id": config.run_id})
-        log.info("this version was asked these questions by an earlier run; its answers are judged again")
+    if found.get("asked") == asked and all(location(uri).exists() for uri in found["reports"]):
+        reports = [read_record(location(uri), QualityReport) for uri in found["reports"]]
+        reports[0] = reports[0].model_copy(update={"run_id": config.run_id})
+        log.info("these versions were asked these questions by an earlier run; its answers are judged again")
     else:
-        report = _measured(config, snapshot, version, lines, meter)
-    thresholds = {"recall_at_5": config.min_recall_at_5, "mrr": config.min_mrr}
-    decision = judge(report, {name: least for name, least in thresholds.items() if least > 0})
-    report = report.model_copy(update={"decision": decision})
-    html, record = config.run_home / "retrieval.html", config.run_home / "retrieval.json"
-    write_bytes(html, page(report, _names(report, snapshot)).encode())
-    write_record(record, report)
-    write_json(last, {"asked": asked, "report": str(record)})
+        reports = _measured(config, versions, lines, meter)
+    limits = {"recall_at_5": config.min_recall_at_5, "mrr": config.min_mrr}
+    thresholds = {name: least for name, least in limits.items() if least > 0}
+    before = reports[1] if len(reports) > 1 else None
+    decision = judge(reports[0], thresholds, before=before, max_drop=config.max_drop, compared=tuple(limits))
+    report = reports[0].model_copy(update={"decision": decision, "live_version": live})
+    uris = _write(config, report, before)
+    write_json(last, {"asked": asked, "reports": uris})
     log.info("%s", summary(report))
-    return {"report_uri": str(html), "quality_uri": str(record), "verdict": decision.verdict}
+    html = str(config.run_home / "retrieval.html")
+    return {"report_uri": html, "quality_uri": uris[0], "verdict": decision.verdict}
+
+
+def _write(config: IngestConfig, report: QualityReport, before: QualityReport | None) -> list[str]:
+    """The page, and the records that it shows; the URIs of these."""
+    snapshot = _snapshot(config)
+    write_bytes(config.run_home / "retrieval.html", page(report, _names(report, snapshot)).encode())
+    records = {"retrieval.json": report, "retrieval_live.json": before}
+    there = {config.run_home / name: record for name, record in records.items() if record}
+    for path, record in there.items():
+        write_record(path, record)
+    return [str(path) for path in there]
+
+
+def _snapshot(config: IngestConfig) -> Snapshot:
+    ledger = Ledger(config.home)
+    return ledger.read(ledger.version())
 
 
 def gate(quality_uri: str) -> str:
@@ -95,27 +115,33 @@ def _golden_lines(config: IngestConfig) -> list[str]:
         raise UserError(f"golden={config.golden!r} cannot be read: {error}") from None
 
 
-def _measured(config: IngestConfig, snapshot: Snapshot, version: int, lines: list[str], meter: Meter) -> QualityReport:
-    sampled = 0
+def _measured(config: IngestConfig, versions: list[int], lines: list[str], meter: Meter) -> list[QualityReport]:
+    """A report of each version; what counts as an answer is looked for among all that they found."""
+    snapshot, sampled = _snapshot(config), 0
     if config.golden:
         questions = _questions(config, lines)
     else:
         documents = list(_sample(config, snapshot))
         sampled = len(documents)
         questions = make_questions(documents, limit=QUESTIONS)
-    rankings, passages = _ask(config, questions, meter)
-    questions = _with_copies(config, snapshot, questions, passages)
-    return measure(
-        questions,
-        rankings,
-        tenant=config.tenant,
-        use_case=config.use_case,
-        index=config.index,
-        run_id=config.run_id,
-        ledger_version=version,
-        question_source=config.golden or "made",
-        documents_sampled=sampled,
-    )
+    answers = [_ask(config, number, questions, meter) for number in versions]
+    for _, passages in answers:
+        questions = _with_copies(config, snapshot, questions, passages)
+    return [
+        measure(
+            questions,
+            rankings,
+            tenant=config.tenant,
+            use_case=config.use_case,
+            index=config.index,
+            index_version=number,
+            run_id=config.run_id,
+            ledger_version=Ledger(config.versions.home_of(number)).version(),
+            question_source=config.golden or "made",
+            documents_sampled=sampled,
+        )
+        for number, (rankings, _) in zip(versions, answers, strict=True)
+    ]
 
 
 def _sample(config: IngestConfig, snapshot: Snapshot) -> Iterator[tuple[str, str, Document]]:
@@ -139,17 +165,16 @@ def _read(config: IngestConfig, entries: Iterable[Entry]) -> Iterator[tuple[str,
 
 
 def _ask(
-    config: IngestConfig, questions: list[Question], meter: Meter
+    config: IngestConfig, number: int, questions: list[Question], meter: Meter
 ) -> tuple[dict[str, dict[str, list[str]]], dict[str, list[tuple[str, str]]]]:
     """Each mode's documents for each question, best first; and all passages, as (document id, text)."""
     rankings: dict[str, dict[str, list[str]]] = {"full_text": {}, "dense": {}, "hybrid": {}}
     passages: dict[str, list[tuple[str, str]]] = {}
     if not questions:
         return rankings, passages
-    embedder = get_embedder(config.embedder)
-    store = config.open_store()
+    embedder, store = open_version(config.versions, number)
     where = {"tenant": config.tenant}
-    vectors = embed_metered(embedder, [question.text for question in questions], meter)
+    vectors = embed_metered(embedder, [question.text for question in questions], meter, query=True)
     started = time.monotonic()
     for question, vector in zip(questions, vectors, strict=True):
         sides = store.full_text(question.text, CANDIDATES, where), store.dense(vector, CANDIDATES, where)
@@ -158,7 +183,7 @@ def _ask(
         for mode, side in zip(("full_text", "dense"), sides, strict=True):
             rankings[mode][question.id] = [str(hit.row["doc_id"]) for hit in side]
         rankings["hybrid"][question.id] = [passage.doc_id for passage in fused]
-    log.info("asked %d questions in %.1f s", len(questions), time.monotonic() - started)
+    log.info("asked v%d %d questions in %.1f s", number, len(questions), time.monotonic() - started)
     return rankings, passages
 
 

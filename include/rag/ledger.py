@@ -1,8 +1,8 @@
 """What an index holds, document by document: a versioned Parquet snapshot and a pointer that is written last.
 
-Columns: doc_id, source, path, content_digest, pipeline, use_case, title, chunks, run_id. `pipeline` names the chunker
-and the embedder, so a document is due again when either changes. Beside the snapshots lies `stamps.parquet`, a cache:
-by it a document whose file was not touched is known without being read.
+Columns: doc_id, source, path, content_digest, source_version, pipeline, use_case, title, chunks, run_id, ingested_at.
+`pipeline` names the chunker and the embedder, so a document is due again when either changes. Beside the snapshots lies
+`stamps.parquet`, a cache: by it a document whose file was not touched is known without being read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from include.storage import read_json, read_parquet, write_json, write_parquet
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Raise it with the columns: indexes are then rebuilt beside those that stand."""
 _BATCH = 10_000
 """Rows that are Python objects at a time."""
 
@@ -33,11 +34,15 @@ class Entry:
     source: str
     path: str
     content_digest: str
+    source_version: str
+    """The source's own mark of what was read: an object's ETag, or a file's size, times and inode."""
     pipeline: str
     use_case: str
     title: str
     chunks: int
     run_id: str
+    """The run that put it there, at ingested_at (ISO 8601, UTC)."""
+    ingested_at: str
 
     @property
     def held(self) -> tuple[str, int] | None:
@@ -56,10 +61,6 @@ class Pointer:
     """The version that this run began with; a repeated task of the same run compares with that one."""
     work_digest: str = ""
     """What was committed; the same digest by the same run means that it was committed already."""
-    store: str = ""
-    embedder: str = ""
-    embedder_version: str = ""
-    """What built the index, so that a search opens it the same way and no other model's vectors join."""
 
 
 class Keyed:
@@ -139,7 +140,7 @@ class Snapshot(Keyed):
 
 
 class Ledger:
-    """The ledger of one index; one writer at a time, any number of readers."""
+    """The ledger of one version of an index; one writer at a time, any number of readers."""
 
     def __init__(self, home: UPath) -> None:
         self._folder = home / "ledger"
@@ -163,6 +164,17 @@ class Ledger:
     def read(self, version: int) -> Snapshot:
         """A snapshot; an empty one for version 0."""
         return Snapshot(read_parquet(self._snapshot(version)) if version else _schema().empty_table())
+
+    def version(self) -> int:
+        """The current version, whatever release wrote it; 0 if nothing was ever committed."""
+        return int(read_json(self._pointer)["version"]) if self._pointer.exists() else 0
+
+    def sources(self) -> set[str]:
+        """The sources of its documents, whatever release wrote them."""
+        version = self.version()
+        if not version:
+            return set()
+        return set(read_parquet(self._snapshot(version), ["source"])["source"].unique().to_pylist())
 
     def expect(self, version: int) -> None:
         """StateMovedError unless this is the current version."""

@@ -13,9 +13,11 @@ from include.rag import check as checking
 from include.rag import commit as committing
 from include.rag import config as configuring
 from include.rag import evaluate as evaluating
+from include.rag import go_live as going_live
 from include.rag.config import IngestConfig
 from include.rag.embed import embed_shard
 from include.rag.plan import make_plan
+from include.rag.stages import stage
 from include.release import release_digest
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,9 @@ def prepare(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
             "give shorter paths, or fewer and shorter patterns"
         )
     evaluating.check_golden(config)
+    version = config.versions.choose(config.spec, run_id, rebuild=config.rebuild)
+    value["version"] = version.number
+    log.info("this run works on %s of index %s: %s", version.name, config.index, version.spec)
     log.info("release %s; this run: %s", release_digest(), config.model_dump_json(indent=1))
     if not params.get("source"):
         from include.rag.demo import build
@@ -45,24 +50,30 @@ def prepare(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
 
 def plan(config: Mapping[str, Any]) -> list[str]:
     """Compare source and ledger; the names of the shards to embed."""
-    return list(make_plan(IngestConfig(**config)).shards)
+    run = IngestConfig(**config)
+    with stage(run, "plan"):
+        return list(make_plan(run).shards)
 
 
 def embed(config: Mapping[str, Any], shard: str, *, dag_id: str, task_id: str) -> dict[str, Any]:
     """Embed one shard's documents, metered; its counts."""
     run = IngestConfig(**config)
-    with Meter(root=run.root, caller=_caller(run, dag_id, task_id)) as meter:
+    with Meter(root=run.root, caller=_caller(run, dag_id, task_id)) as meter, stage(run, f"embed {shard}", meter):
         return embed_shard(run, shard, meter)
 
 
 def commit(config: Mapping[str, Any]) -> dict[str, Any]:
     """Write the store, then the ledger; small counts."""
-    return committing.commit(IngestConfig(**config))
+    run = IngestConfig(**config)
+    with stage(run, "commit"):
+        return committing.commit(run)
 
 
 def check(config: Mapping[str, Any]) -> dict[str, Any]:
     """Compare store and ledger; the run's counts and the URI of its manifest."""
-    manifest, path = checking.check(IngestConfig(**config))
+    run = IngestConfig(**config)
+    with stage(run, "check"):
+        manifest, path = checking.check(run)
     return {"manifest_uri": str(path), **manifest.counts.model_dump()}
 
 
@@ -78,14 +89,25 @@ def gate(evaluated: Mapping[str, Any]) -> str:
     return evaluating.gate(evaluated["quality_uri"])
 
 
+def switch(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Let readers have this run's version, now that the gate let it pass; whether it is live."""
+    return going_live.go_live(IngestConfig(**config))
+
+
 def publish(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What to tell about the index; None if this version was told already."""
-    return checking.news(IngestConfig(**config))
+    """What to tell about the index; None if this version was told already, or is not live."""
+    return going_live.news(IngestConfig(**config))
 
 
 def remember(config: Mapping[str, Any], told: dict[str, Any]) -> None:
     """Note what was told, after it was."""
-    checking.remember(IngestConfig(**config), told)
+    going_live.remember(IngestConfig(**config), told)
+
+
+def clean_up(config: Mapping[str, Any]) -> list[str]:
+    """Remove versions that nobody needs; their names."""
+    run = IngestConfig(**config)
+    return going_live.clean_up(run.versions, run.keep_versions)
 
 
 def _caller(run: IngestConfig, dag_id: str, task_id: str) -> Caller:

@@ -15,10 +15,8 @@ from typing import Any, Literal
 from upath import UPath
 
 from include.errors import UserError
-from include.models.embeddings import get_embedder
-from include.rag.chunking import Chunker
 from include.rag.config import IngestConfig
-from include.rag.ledger import Entry, Ledger, Pointer
+from include.rag.ledger import Entry, Ledger
 from include.rag.quarantine import NOT_THE_DATA, Quarantine
 from include.rag.source import FolderSource, Found
 from include.storage import digest, read_json, read_jsonl, write_json, write_jsonl
@@ -62,15 +60,9 @@ class Plan:
     """The ledger that the commit must find."""
 
 
-def make_chunker(config: IngestConfig) -> Chunker:
-    """The run's chunker, counting tokens as the run's embedder does."""
-    model = get_embedder(config.embedder)
-    return Chunker(config.chunk_tokens, config.overlap_tokens, model.count_tokens, model.limit_tokens)
-
-
 def pipeline_name(config: IngestConfig) -> str:
     """Everything that turns the same bytes into other rows: chunker and embedder with their versions."""
-    return f"{make_chunker(config).name}+{get_embedder(config.embedder).name}"
+    return f"{config.spec.chunker}+{config.spec.embedder_version}"
 
 
 def reader_name(config: IngestConfig) -> str:
@@ -88,7 +80,6 @@ def make_plan(config: IngestConfig) -> Plan:
     """
     ledger = Ledger(config.home)
     pointer = ledger.pointer()
-    _refuse_to_mix(config, pointer)
     base = pointer.base_version if pointer.run_id == config.run_id else pointer.version
     comparison = _Comparison(config, ledger, base=base, now=pointer.version)
     blocks = _write_blocks(config, comparison.due())
@@ -269,18 +260,6 @@ class _Comparison:
             if entry is None or (entry.pipeline, entry.use_case) != self._wanted or entry.content_digest != digest_now:
                 return False
         return True
-
-
-def _refuse_to_mix(config: IngestConfig, pointer: Pointer) -> None:
-    """Vectors of two models cannot be compared and a ledger describes one store, so neither changes under an index."""
-    if pointer.version == 0:
-        return
-    version = get_embedder(config.embedder).name
-    if (config.store, version) != (pointer.store, pointer.embedder_version):
-        raise UserError(
-            f"index {config.index!r} was built with store={pointer.store!r} and embedder {pointer.embedder_version}, "
-            f"not with store={config.store!r} and embedder {version}: take those, or another index name"
-        )
 
 
 def _write_blocks(config: IngestConfig, due: Iterator[Due]) -> int:

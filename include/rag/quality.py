@@ -75,6 +75,7 @@ class QualityReport(Record):
     """What golden questions say of one version of an index."""
 
     index: str
+    index_version: int
     run_id: str
     ledger_version: int
     question_source: str
@@ -85,6 +86,8 @@ class QualityReport(Record):
     modes: tuple[ModeScores, ...]
     questions: tuple[QuestionRow, ...]
     decision: Decision | None = None
+    live_version: int | None = None
+    """The version that was live when the decision was made."""
 
     def of(self, mode: str) -> ModeScores:
         """The scores of a mode; UserError if it was not measured."""
@@ -103,6 +106,7 @@ def measure(
     index: str,
     run_id: str,
     ledger_version: int,
+    index_version: int = 1,
     question_source: str = "made",
     documents_sampled: int = 0,
     k: int = 5,
@@ -118,6 +122,7 @@ def measure(
         tenant=tenant,
         use_case=use_case,
         index=index,
+        index_version=index_version,
         run_id=run_id,
         ledger_version=ledger_version,
         question_source=question_source,
@@ -148,12 +153,13 @@ def judge(
     mode: str = "hybrid",
     min_questions: int = MIN_QUESTIONS,
     before: QualityReport | None = None,
-    max_drop: float | None = None,
+    max_drop: float = 0.0,
+    compared: Sequence[str] = ("recall_at_5", "mrr"),
 ) -> Decision:
     """Refuse where a whole interval lies below its threshold; pass in doubt where only the mean does.
 
-    With `before` and `max_drop`, the same measures are compared on the questions that both reports hold: refused where
-    the whole interval of the paired difference lies beyond the drop. Fewer than `min_questions` are not judged.
+    With `before`, the measures `compared` are set against its own on the questions that both reports hold: refused
+    where the whole interval of the paired difference lies beyond `max_drop`. Fewer than `min_questions` are not judged.
     UserError for a threshold of a measure that is not there or not within 0 to 1.
     """
     scores = report.of(mode).scores
@@ -162,13 +168,13 @@ def judge(
             raise UserError(f"threshold {name!r} is of no measure; measures: {', '.join(scores)}")
         if not 0 <= threshold <= 1:
             raise UserError(f"threshold {name}={threshold} is not within 0 to 1")
-    if report.num_questions < min_questions or not thresholds:
+    if report.num_questions < min_questions or not (thresholds or before):
         why = f"{report.num_questions} questions are too few to judge by; at least {min_questions} are needed"
-        reasons = (why if thresholds else "no threshold is set",)
+        reasons = (why if thresholds or before else "no threshold is set",)
         return Decision(verdict="not_judged", mode=mode, thresholds=dict(thresholds), reasons=reasons)
     findings = [_against(name, scores[name], threshold) for name, threshold in thresholds.items()]
-    if before is not None and max_drop is not None:
-        findings += [_dropped(name, report, before, mode, max_drop, min_questions) for name in thresholds]
+    if before is not None:
+        findings += [_dropped(name, report, before, mode, max_drop, min_questions) for name in compared]
     missed = {name for name, verdict, _ in findings if verdict != "passed"}
     verdicts = {verdict for _, verdict, _ in findings}
     verdict = next(one for one in _WORST_FIRST if one in verdicts)
@@ -199,11 +205,12 @@ def _dropped(
 ) -> _Finding:
     earlier = {row.id: row.values[mode][name] for row in before.questions if name in row.values.get(mode, {})}
     later = {row.id: row.values[mode][name] for row in report.questions if row.id in earlier}
+    than = f"the live version {before.index_version}"
     if len(later) < min_questions:
-        return name, "passed", f"{name} is not compared with run {before.run_id}: {len(later)} questions in common"
+        return name, "passed", f"{name} is not compared with {than}: {len(later)} questions in common"
     pairs = [(value, earlier[key]) for key, value in later.items()]
     change = _rounded(statistics.paired_difference([new for new, _ in pairs], [old for _, old in pairs]))
-    shown = f"{name} changed by {change.mean:+.3f} ({change.low:+.3f} to {change.high:+.3f}) since run {before.run_id}"
+    shown = f"{name} changed by {change.mean:+.3f} ({change.low:+.3f} to {change.high:+.3f}) from {than}"
     if change.high < -max_drop:
         return name, "refused", f"{shown}: more than the allowed drop of {max_drop:g}, entirely"
     if change.mean < -max_drop:

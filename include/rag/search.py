@@ -13,10 +13,8 @@ from include.models import embeddings
 from include.models.embeddings import Embedder
 from include.models.metering import Caller, Meter
 from include.names import checked
-from include.rag import stores
-from include.rag.config import index_home
-from include.rag.ledger import Ledger
-from include.rag.stores import Hit
+from include.rag.stores import Hit, Reader
+from include.rag.versions import Versions
 
 CANDIDATES = 100
 """Passages asked of each side. Fusing only as many as are wanted loses good ones."""
@@ -74,21 +72,38 @@ def search(
     checked("index", index)
     if not question.strip() or k < 1:
         raise UserError(f"a search needs a question and k >= 1; got {question!r} and k={k}")
-    home = index_home(settings.root, tenant, index)
-    built = Ledger(home).pointer()
-    if built.version == 0:
-        raise UserError(f"tenant {tenant!r} has no index {index!r} below {settings.root}: run the DAG rag_ingestion")
-    embedder = _embedder(built.embedder)
-    store = stores.open_store(built.store, home, embedder.dimension)
+    embedder, store = _live(settings, tenant, index)
     # Last, so that no filter of a caller can widen it.
     where = {**(filters or {}), "tenant": tenant}
     full_text = store.full_text(question, CANDIDATES, where) if mode != "dense" else []
     dense: list[Hit] = []
     if mode != "full_text":
         with Meter(root=settings.root, caller=Caller(tenant=tenant, use_case=settings.use_case)) as meter:
-            vector = embeddings.embed_metered(embedder, [question], meter)[0]
+            vector = embeddings.embed_metered(embedder, [question], meter, query=True)[0]
         dense = store.dense(vector, CANDIDATES, where)
     return fuse(full_text, dense)[:k]
+
+
+def _live(settings: Settings, tenant: str, index: str) -> tuple[Embedder, Reader]:
+    versions = Versions(settings.root, tenant, index)
+    number = versions.live().version
+    if number is None:
+        raise UserError(
+            f"tenant {tenant!r} has no live index {index!r} below {settings.root}: run the DAG rag_ingestion"
+        )
+    return open_version(versions, number)
+
+
+def open_version(versions: Versions, number: int) -> tuple[Embedder, Reader]:
+    """A version of an index to search in, and the model that its vectors are of."""
+    spec = versions.get(number).spec
+    embedder = _embedder(spec.embedder)
+    if embedder.name != spec.embedder_version:
+        raise UserError(
+            f"{versions.home} was built with embedder {spec.embedder_version}, which here is {embedder.name}: put back "
+            "its settings, or run the DAG rag_ingestion, which builds the next version"
+        )
+    return embedder, versions.open(number, spec)
 
 
 def fuse(full_text: Iterable[Hit], dense: Iterable[Hit]) -> list[Passage]:

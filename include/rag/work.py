@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from include.contracts import DeadLetter
 from include.rag.config import IngestConfig
 from include.rag.embed import Outcome, read_result
 from include.rag.plan import Plan, read_deleted, read_drifted, read_kept_letters, reader_name
-from include.storage import digest
+from include.storage import digest, read_json, write_json
+
+_REFUSED = "refused.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +27,9 @@ class Work:
     deleted: tuple[str, ...]
     """Ids of documents that are gone from the source; and of those whose chunks are not what the ledger says, where
     this run cannot write them anew."""
+    refused: Mapping[str, list[str]]
+    """Document id -> digest of its bytes, and why the store did not take them; it counts as set aside, and nothing of
+    it is kept."""
     counts: Counter[str]
     """Of documents, by status, and of those indexed by action; records_quarantined, chunks_written, chunks_embedded,
     chunks_reused."""
@@ -32,7 +37,8 @@ class Work:
     def outcomes(self) -> Iterator[Outcome]:
         """What became of each document."""
         for shard in self.plan.shards:
-            yield from read_result(self.config, shard)["outcomes"]
+            for outcome in read_result(self.config, shard)["outcomes"]:
+                yield _as_stored(outcome, self.refused)
 
     @property
     def work_digest(self) -> str:
@@ -45,10 +51,14 @@ def read_work(config: IngestConfig, plan: Plan) -> Work:
     parts: list[str] = []
     stored: set[str] = set()
     counts: Counter[str] = Counter()
+    file = config.run_home / _REFUSED
+    refused: dict[str, list[str]] = read_json(file) if file.exists() else {}
+    gone: list[str] = []
     for shard in plan.shards:
         result = read_result(config, shard)
         parts += result["parts"]
-        for outcome in result["outcomes"]:
+        for one in result["outcomes"]:
+            outcome = _as_stored(one, refused)
             counts[outcome.status] += 1
             counts["records_quarantined"] += len(outcome.rejects)
             counts["chunks_written"] += outcome.chunks
@@ -56,6 +66,8 @@ def read_work(config: IngestConfig, plan: Plan) -> Work:
                 counts[outcome.action] += 1
             if outcome.status in ("ok", "empty"):
                 stored.add(outcome.doc_id)
+            elif outcome.fault == "refused":
+                gone.append(outcome.doc_id)
         counts.update({name: result[name] for name in ("chunks_embedded", "chunks_reused")})
     drifted = (doc_id for doc_id in read_drifted(config) if doc_id not in stored)
     return Work(
@@ -63,9 +75,24 @@ def read_work(config: IngestConfig, plan: Plan) -> Work:
         plan=plan,
         parts=tuple(parts),
         stored=frozenset(stored),
-        deleted=(*read_deleted(config), *drifted),
+        deleted=(*read_deleted(config), *drifted, *gone),
+        refused=refused,
         counts=counts,
     )
+
+
+def write_refused(config: IngestConfig, work: Work, reasons: Mapping[str, str]) -> None:
+    """Note which documents the store did not take, and why; read_work() then counts them as set aside."""
+    digests = {one.doc_id: one.content_digest for one in work.outcomes() if one.doc_id in reasons}
+    more = {doc_id: [digests[doc_id], reason] for doc_id, reason in reasons.items()}
+    write_json(config.run_home / _REFUSED, {**work.refused, **more})
+
+
+def _as_stored(outcome: Outcome, refused: Mapping[str, list[str]]) -> Outcome:
+    seen, why = refused.get(outcome.doc_id, ("", ""))
+    if seen != outcome.content_digest or not seen:
+        return outcome
+    return replace(outcome, status="quarantined", stage="index", fault="refused", reason=why, chunks=0, rejects=())
 
 
 def dead_letters(work: Work) -> list[DeadLetter]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from include.models.embeddings import get_embedder
+from upath import UPath
+
 from include.rag import pipeline
-from include.rag.config import IngestConfig, index_home
+from include.rag.config import IngestConfig
 from include.rag.ledger import Ledger
-from include.rag.stores import open_store
+from include.rag.versions import Versions
 
 
 @dataclass
@@ -33,28 +34,54 @@ class Ingestion:
         return pipeline.prepare({**defaults, **self.params}, run_id)
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """All steps in order; what check() returns."""
+        """All steps in order up to check(), whose result comes back; the version goes live, judged or not."""
         config = self.prepare(run_id)
         self.embed(config, pipeline.plan(config))
         pipeline.commit(config)
-        return pipeline.check(config)
+        checked = pipeline.check(config)
+        self.go_live(config)
+        return checked
+
+    def go_live(self, config: dict[str, Any]) -> None:
+        """The version of a run goes live without being judged, if anything was committed."""
+        if Ledger(config_of(config).home).version():
+            self.versions.go_live(config["version"], by=config["run_id"])
 
     def embed(self, config: dict[str, Any], shards: list[str]) -> list[dict[str, Any]]:
         return [pipeline.embed(config, shard, dag_id="test", task_id=shard) for shard in shards]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Every chunk of the index, in the order of ids, without the two columns that say when and by whom."""
-        home = index_home(self.root, "default", "test")
-        store: Any = open_store("lancedb", home, get_embedder("hashing").dimension)
-        table = store._table()
+    @property
+    def versions(self) -> Versions:
+        return Versions(self.root, "default", "test")
+
+    def home(self, number: int = 1) -> UPath:
+        """The folder of a version."""
+        return self.versions.home_of(number)
+
+    def store(self, number: int = 1) -> Any:
+        return self.versions.open(number, self.versions.get(number).spec)
+
+    def rows(self, number: int = 1) -> list[dict[str, Any]]:
+        """Every chunk of a version, in the order of ids, without the two columns that say when and by whom."""
+        table = self.store(number)._table()
         rows = [] if table is None else table.to_arrow().drop_columns(["run_id", "ingested_at"]).to_pylist()
         return sorted(rows, key=lambda row: row["id"])
 
-    def ledger(self) -> dict[str, tuple[str, int]]:
+    def ledger(self, number: int = 1) -> dict[str, tuple[str, int]]:
         """Path -> content digest and number of chunks."""
-        ledger = Ledger(index_home(self.root, "default", "test"))
+        ledger = Ledger(self.home(number))
         entries = ledger.read(ledger.pointer().version).entries()
         return {entry.path: (entry.content_digest, entry.chunks) for entry in entries}
+
+
+def version_home(root: str, number: int = 1) -> UPath:
+    """The folder of a version of the index `test`."""
+    return Versions(root, "default", "test").home_of(number)
+
+
+def version_store(root: str, number: int = 1) -> Any:
+    """The store of a version of the index `test`."""
+    return Ingestion(root, "").store(number)
 
 
 def config_of(values: dict[str, Any]) -> IngestConfig:

@@ -99,14 +99,14 @@ def run_from(
 ) -> None:
     """Run a step and all that come after it, as a retry of that task does.
 
-    The steps are plan, embed SHARD for each shard, commit, check and publish.
+    The steps are plan, embed SHARD for each shard, commit, check, switch and publish.
     """
     config = ingestion.prepare(run_id)
     if step == "plan":
         say("plan")
         pipeline.plan(config)
     shards = read_plan(config_of(config)).shards
-    steps = [*(f"embed {shard}" for shard in shards), "commit", "check", "publish"]
+    steps = [*(f"embed {shard}" for shard in shards), "commit", "check", "switch", "publish"]
     for name in steps if step == "plan" else steps[steps.index(step) :]:
         say(name)
         if name.startswith("embed "):
@@ -115,6 +115,8 @@ def run_from(
             pipeline.commit(config)
         elif name == "check":
             pipeline.check(config)
+        elif name == "switch":
+            ingestion.go_live(config)
         elif news := pipeline.publish(config):
             pipeline.remember(config, news)
 
@@ -162,9 +164,10 @@ class Witness:
         self._around(_lance_table(), "create_index", lambda *_, **__: "index of a new table")
         lock, embed_texts = storage.fcntl.flock, Hashing.embed
 
-        def noted_lock(*arguments: Any) -> None:
-            self.note(locking="")
-            lock(*arguments)
+        def noted_lock(file: Any, *how: Any) -> None:
+            if file.name.endswith("commit.lock"):
+                self.note(locking="")
+            lock(file, *how)
 
         def noted_embed(embedder: Hashing, texts: list[str]) -> Any:
             vectors = embed_texts(embedder, texts)
@@ -190,7 +193,7 @@ class Witness:
 
     def _written(self, path: str) -> str:
         name = os.path.relpath(path, self._root).removeprefix("default/")
-        return "usage" if name.startswith("usage/") else name.removeprefix("rag/test/")
+        return "usage" if name.startswith("usage/") else name.removeprefix("rag/test/").removeprefix("versions/v0001/")
 
 
 def _lance_table() -> type:

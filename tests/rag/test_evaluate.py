@@ -12,10 +12,9 @@ import pytest
 from include import storage
 from include.errors import GateError, UserError
 from include.rag import pipeline
-from include.rag.config import index_home
 from include.rag.quality import QualityReport
-from include.rag.stores import open_store
-from tests.rag.ingestion import Ingestion
+from include.rag.versions import index_home
+from tests.rag.ingestion import Ingestion, version_store
 
 SUBJECTS = {
     "kettle": "boil water before brewing leaves slowly",
@@ -61,7 +60,7 @@ def again(ingestion: Ingestion, run_id: str) -> tuple[dict[str, Any], QualityRep
 
 def plant_bad_index(root: str) -> None:
     """Give every chunk another document's text and vector, as a mix-up while writing would."""
-    store: Any = open_store("lancedb", index_home(root, "default", "test"), 256)
+    store: Any = version_store(root)
     rows = store.rows(list(store.documents())).sort_by("id").to_pylist()
     for row, other in zip([dict(row) for row in rows], rows[7:] + rows[:7], strict=True):
         row |= {"text": other["text"], "vector": other["vector"]}

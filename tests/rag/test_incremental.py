@@ -13,13 +13,11 @@ from include import storage
 from include.errors import DriftError
 from include.models.embeddings import Hashing
 from include.rag import pipeline, source
-from include.rag.config import index_home
 from include.rag.plan import read_plan
 from include.rag.reader import Reader
 from include.rag.source import FolderSource
-from include.rag.stores import open_store
 from include.rag.work import read_work
-from tests.rag.ingestion import Ingestion, config_of, write_corpus
+from tests.rag.ingestion import Ingestion, config_of, version_home, version_store, write_corpus
 
 COUNT = 8
 
@@ -115,7 +113,7 @@ def test_a_touched_document_is_opened_once_and_then_known(ingestion: Ingestion, 
 def test_a_lost_cache_of_stamps_costs_reading_and_nothing_else(ingestion: Ingestion, root: str, costs: Costs) -> None:
     ingestion.run("run-1")
     costs.reset()
-    (storage.location(root) / "default" / "rag" / "test" / "stamps.parquet").unlink()
+    (version_home(root) / "stamps.parquet").unlink()
     assert ingestion.run("run-2")["unchanged"] == COUNT
     assert len(costs.opened) == COUNT
     assert (costs.parsed, costs.embedded) == ([], [])
@@ -196,7 +194,7 @@ def test_an_object_put_back_while_a_run_read_another_is_seen(s3_root: str, monke
 
 def test_a_vector_that_was_altered_in_the_store_is_not_reused(ingestion: Ingestion, root: str, corpus: Path) -> None:
     ingestion.run("run-1")
-    store: Any = open_store("lancedb", index_home(root, "default", "test"), 256)
+    store: Any = version_store(root)
     store._table().update(where="path = '006.txt'", values={"vector": [1.0] + [0.0] * 255})
     (corpus / "copy").mkdir()
     (corpus / "copy" / "006.txt").write_bytes((corpus / "006.txt").read_bytes())

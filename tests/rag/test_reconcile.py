@@ -9,9 +9,7 @@ import pytest
 
 from include.errors import DriftError
 from include.rag import pipeline
-from include.rag.config import index_home
-from include.rag.stores import open_store
-from tests.rag.ingestion import Ingestion, write_corpus
+from tests.rag.ingestion import Ingestion, version_store, write_corpus
 
 
 @pytest.fixture
@@ -25,7 +23,7 @@ def ingestion(root: str, tmp_path: Path) -> Ingestion:
 @pytest.fixture
 def table(ingestion: Ingestion, root: str) -> Any:
     """The store's own table, to do harm to."""
-    store: Any = open_store("lancedb", index_home(root, "default", "test"), 256)
+    store: Any = version_store(root)
     return store._table()
 
 

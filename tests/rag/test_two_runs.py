@@ -12,9 +12,8 @@ import pytest
 
 from include import storage
 from include.rag import embed, source
-from include.rag.config import index_home
 from tests.rag import killed_run
-from tests.rag.ingestion import Ingestion, write_corpus
+from tests.rag.ingestion import Ingestion, version_home, write_corpus
 from tests.rag.killed_run import Orders, assert_like_a_fresh_index, log_of, read_notes, wait_until
 
 TIMES = [0, *(pytest.param(time, marks=pytest.mark.slow) for time in (1, 2, 3, 4))]
@@ -162,5 +161,5 @@ def test_two_runs_over_two_sources_keep_both_their_dead_letters(
         Path(one.go).touch()
         assert_ended_well(writing, one)
         assert_ended_well(waiting, two)
-    file = index_home(ingestion.root, "default", "test") / "quarantine.jsonl"
+    file = version_home(ingestion.root) / "quarantine.jsonl"
     assert {row["path"] for row in storage.read_jsonl(file)} == {"bad.txt", "worse.txt"}

@@ -9,9 +9,8 @@ import pytest
 
 from include import storage
 from include.models.embeddings import Hashing
-from include.rag.config import index_home
 from include.rag.reader import Reader
-from tests.rag.ingestion import Ingestion, write_corpus
+from tests.rag.ingestion import Ingestion, version_home, write_corpus
 from tests.rag.zoo import SECRET, write_zoo
 
 
@@ -67,4 +66,4 @@ def test_a_zoo_of_bad_documents_is_accounted_for_and_read_once(
 
 
 def dead_letters(root: str) -> list[dict[str, Any]]:
-    return list(storage.read_jsonl(index_home(root, "default", "test") / "quarantine.jsonl"))
+    return list(storage.read_jsonl(version_home(root) / "quarantine.jsonl"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from upath import UPath
 
+ROWS_SCHEMA = 1
+"""Raise it with chunk_schema(): indexes are then rebuilt beside those that stand."""
 MIXED = "mixed"
 
 FILTERS = ("tenant", "use_case", "source", "path", "doc_id", "locator", "title")
@@ -29,19 +32,80 @@ class Hit:
     row: dict[str, Any]
 
 
-class Store(Protocol):
-    """One index of one tenant. Rows have the columns of chunk_schema(); `id` is unique."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where one version of an index is kept."""
+
+    home: UPath
+    """Folder of the version, for a store in files."""
+    name: str
+    """What the version is called on a server that holds many indexes; a..z, 0..9, `_`, `-` and `.`."""
+    alias: str
+    """What the live version of the index is called there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capabilities:
+    """What a store can promise; whoever writes or reads asks here, never for a store's name."""
+
+    atomic_replace: bool
+    """A reader sees a document's former chunks or its new ones, never a mixture."""
+    own_ids: bool
+    """A row that is written twice under one id is there once."""
+    refresh: bool
+    """What was written can be made visible on demand, so that a count right after a write is exact."""
+    alias: bool
+    """Other programs read the live version under one name, which moves in one step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A document that a store did not take for a fault of its own; no chunk of it is left in the store."""
+
+    doc_id: str
+    reason: str
+
+
+class Reader(Protocol):
+    """What a search needs of an index."""
 
     uri: str
 
-    def replace(self, doc_ids: Sequence[str], rows: pa.Table) -> None:
-        """Make `rows` the only chunks of these documents, in one step for a reader; safe to repeat."""
+    def dense(self, vector: np.ndarray[Any, Any], limit: int, filters: Mapping[str, str]) -> list[Hit]:
+        """The nearest chunks by cosine, best first."""
+
+    def full_text(self, query: str, limit: int, filters: Mapping[str, str]) -> list[Hit]:
+        """The best chunks by BM25, best first."""
+
+
+class Store(Reader, Protocol):
+    """One version of one tenant's index. Rows have the columns of chunk_schema(); `id` is unique.
+
+    Whatever it talks to may fail: ConnectionError, TimeoutError and BusyError are worth another try.
+    """
+
+    capabilities: Capabilities
+
+    def loading(self, *, live: bool) -> AbstractContextManager[None]:
+        """Hold the store ready for many writes; what was changed for that is put back at the end, after a failure too.
+
+        `live`: readers use this version, so that nothing may be set that they would notice.
+        """
+
+    def replace(self, doc_ids: Sequence[str], rows: pa.Table) -> list[Refusal]:
+        """Make `rows` the only chunks of these documents; safe to repeat. Refused documents are named and removed."""
 
     def delete(self, doc_ids: Sequence[str]) -> None:
         """Remove every chunk of these documents; safe to repeat."""
 
     def finish(self) -> None:
-        """Bring search indices up to date after a load."""
+        """Make all writes visible and bring search indices up to date; puts back what a killed load had changed."""
+
+    def go_live(self) -> None:
+        """Point the index's alias at this version, in one step; nothing where there is no alias. Safe to repeat."""
+
+    def drop(self) -> None:
+        """Remove this version and all that it holds; safe to repeat."""
 
     def documents(self) -> dict[str, tuple[str, int]]:
         """Document id -> (digest of the content that its chunks are from, how many); MIXED for more than one digest."""
@@ -52,17 +116,14 @@ class Store(Protocol):
     def vectors(self, digests: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
         """Embedding digest -> the vector of a chunk that has it, and whose vector_digest proves it."""
 
-    def dense(self, vector: np.ndarray[Any, Any], limit: int, filters: Mapping[str, str]) -> list[Hit]:
-        """The nearest chunks by cosine, best first."""
 
-    def full_text(self, query: str, limit: int, filters: Mapping[str, str]) -> list[Hit]:
-        """The best chunks by BM25, best first."""
+STORES = {
+    "lancedb": "include.rag.stores.lance:LanceStore",
+    "opensearch": "include.rag.stores.opensearch:OpenSearchStore",
+}
 
-
-STORES = {"lancedb": "include.rag.stores.lance:LanceStore"}
-
-TARGET_DEFAULT = {"local": "lancedb", "aws": "lancedb"}
-"""Used where no setting or Param names one. LanceDB keeps its table on file:// and on s3:// alike."""
+TARGET_DEFAULT = {"local": "lancedb", "aws": "opensearch"}
+"""Used where no setting or Param names one. LanceDB needs no server: it keeps its table on file:// or s3://."""
 
 
 def check_name(name: str) -> None:
@@ -71,20 +132,26 @@ def check_name(name: str) -> None:
         raise UserError(f"store {name!r} is not known; choose one of {', '.join(sorted(STORES))}")
 
 
-def open_store(name: str, home: UPath, dimension: int) -> Store:
-    """Open a store of an index, made on the first write.
+def open_store(name: str, place: Place, dimension: int) -> Store:
+    """Open one version of an index, made on the first write.
 
     Open it in the process that uses it: a connection does not survive a fork.
     """
     check_name(name)
     module, _, kind = STORES[name].partition(":")
-    store: Store = getattr(import_module(module), kind)(home, dimension)
+    store: Store = getattr(import_module(module), kind)(place, dimension)
     return store
 
 
 def vector_digest(embedding_digest: str, vector: np.ndarray[Any, np.dtype[np.float32]]) -> str:
     """What proves that a vector is the one that was made of a text: neither altered nor another's."""
     return digest(embedding_digest, vector.tobytes())[:32]
+
+
+def search_text(title: str | None, headings: Sequence[str] | None, text: str) -> str:
+    """What full-text search reads of a chunk: its text behind its document's title and its headings, each once."""
+    path = " > ".join(dict.fromkeys(part for part in (title, *(headings or ())) if part))
+    return "\n".join(part for part in (path, text) if part)
 
 
 def chunk_schema(dimension: int) -> pa.Schema:

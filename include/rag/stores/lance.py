@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from include.errors import UserError
-from include.rag.stores import FILTERS, MIXED, Hit, chunk_schema, vector_digest
+from include.rag.stores import (
+    FILTERS,
+    MIXED,
+    Capabilities,
+    Hit,
+    Place,
+    Refusal,
+    chunk_schema,
+    search_text,
+    vector_digest,
+)
 from include.storage import s3_endpoint
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    from upath import UPath
 
 _TABLE = "chunks"
 _SEARCHED = "search_text"
@@ -24,13 +34,15 @@ _VALUES_PER_QUERY = 1_000
 
 
 class LanceStore:
-    """The chunks of one index in one LanceDB table."""
+    """The chunks of one version of an index in one LanceDB table."""
 
-    def __init__(self, home: UPath, dimension: int) -> None:
+    capabilities = Capabilities(atomic_replace=True, own_ids=True, refresh=True, alias=False)
+
+    def __init__(self, place: Place, dimension: int) -> None:
         import lancedb
         import pyarrow as pa
 
-        folder = home / "lancedb"
+        folder = place.home / "lancedb"
         self.uri = str(folder)
         self._schema = chunk_schema(dimension)
         self._stored = self._schema.append(pa.field(_SEARCHED, pa.string()))
@@ -41,8 +53,11 @@ class LanceStore:
         else:
             raise UserError(f"store 'lancedb' keeps its files on file:// or s3://, not on {folder.protocol}://")
 
+    def _table_exists(self) -> bool:
+        return _TABLE in self._db.list_tables().tables
+
     def _table(self) -> Any | None:
-        if _TABLE not in self._db.list_tables().tables:
+        if not self._table_exists():
             return None
         table = self._db.open_table(_TABLE)
         if table.schema.names != self._stored.names:
@@ -67,8 +82,12 @@ class LanceStore:
             table.create_index(_SEARCHED, config=FTS())
         return table
 
-    def replace(self, doc_ids: Sequence[str], rows: pa.Table) -> None:
-        """Make `rows` the only chunks of these documents in one commit, so no reader sees a gap."""
+    def loading(self, *, live: bool) -> AbstractContextManager[None]:
+        """Nothing: every write is a commit of its own."""
+        return nullcontext()
+
+    def replace(self, doc_ids: Sequence[str], rows: pa.Table) -> list[Refusal]:
+        """Make `rows` the only chunks of these documents in one commit, so no reader sees a gap; refuses none."""
         import pyarrow as pa
         from lancedb.expr import col
 
@@ -84,6 +103,7 @@ class LanceStore:
             .when_not_matched_by_source_delete(col("doc_id").isin(list(doc_ids)).to_sql())
             .execute(rows.cast(self._schema).append_column(self._stored.field(_SEARCHED), searched))
         )
+        return []
 
     def delete(self, doc_ids: Sequence[str]) -> None:
         """Remove every chunk of these documents."""
@@ -98,6 +118,14 @@ class LanceStore:
         table = self._table()
         if table is not None:
             table.optimize()
+
+    def go_live(self) -> None:
+        """Nothing: a search finds the live version by the index's own pointer."""
+
+    def drop(self) -> None:
+        """Remove the table."""
+        if self._table_exists():
+            self._db.drop_table(_TABLE)
 
     def documents(self) -> dict[str, tuple[str, int]]:
         """Document id -> (content digest, number of chunks); reads two columns, and holds a row per document."""
@@ -177,12 +205,6 @@ class LanceStore:
             query = query.where(reduce(and_, (col(name).eq(lit(value)) for name, value in filters.items())))
         rows = query.select([*columns, rank_by]).limit(limit).to_list()
         return [Hit(id=row["id"], row={name: row[name] for name in columns}) for row in rows]
-
-
-def search_text(title: str | None, headings: Sequence[str] | None, text: str) -> str:
-    """What full-text search reads of a chunk: its text behind its document's title and its headings, each once."""
-    path = " > ".join(dict.fromkeys(part for part in (title, *(headings or ())) if part))
-    return "\n".join(part for part in (path, text) if part)
 
 
 def _s3_options() -> dict[str, str]:
