@@ -10,13 +10,13 @@ define verbatim
 override $(1) := $$(value $(1))
 export $(1)
 endef
-$(foreach name,DAG CONF FROM Q INDEX CORPUS YES,$(eval $(call verbatim,$(name))))
+$(foreach name,DAG CONF FROM Q INDEX CHUNK VERSION KEEP CORPUS YES,$(eval $(call verbatim,$(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down dag ingest ask test test-slow test-compose lint bench lock reset
+.PHONY: help setup demo up down dag ingest ask trace versions rollback clean-versions test test-slow test-compose lint bench lock reset
 
 help:  ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 
 setup:  ## make the environment (at once if it stands); PYTHON=... names the Python, FMOPS_VENV=... the folder
 	@for python in "$$PYTHON" python3 python3.12 python3.13 python3.11; do \
@@ -44,6 +44,21 @@ ingest: setup  ## ingest a folder of yours: make ingest FROM=~/notes [INDEX=my-d
 
 ask: setup  ## ask an index: make ask Q="how do I retry a task?" [INDEX=docs]
 	@$(PY) -m include.rag.ask --index="$${INDEX:-docs}" -- "$$Q"
+
+trace: setup  ## where a passage of an answer comes from: make trace CHUNK=... [INDEX=docs]
+	@$(PY) -m include.rag.trace --index="$${INDEX:-docs}" -- "$$CHUNK"
+
+versions: setup  ## list the versions of an index [INDEX=my-docs]
+	@$(PY) -m include.rag.manage show --index="$${INDEX:-docs}"
+
+rollback: setup  ## let readers have the version before, or another: [INDEX=my-docs] [VERSION=1]
+	@$(PY) -m include.rag.manage roll-back --index="$${INDEX:-docs}" $(if $(VERSION),--version="$$VERSION")
+
+clean-trace: setup  ## where a passage of an answer comes from: make trace CHUNK=... [INDEX=docs]
+	@$(PY) -m include.rag.trace --index="$${INDEX:-docs}" -- "$$CHUNK"
+
+versions: setup  ## remove old versions of an index [INDEX=my-docs] [KEEP=2]
+	@$(PY) -m include.rag.manage clean-up --index="$${INDEX:-docs}" --keep="$${KEEP:-2}"
 
 test: setup  ## run the tests that CI runs
 	@$(PY) -m pytest -m "not slow and not compose"; status=$$?; \

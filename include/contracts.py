@@ -102,6 +102,8 @@ class IngestionCounts(BaseModel):
     """Listed, but gone when it was to be read; the next run counts it as deleted."""
     deleted: int
     """In the ledger but no longer in the source; not part of `found`."""
+    deletions_held: int = 0
+    """As `deleted`, but not agreed to: they stay in the index; a version that lacks them does not go live."""
     skipped: int
     """Files of kinds that are not read, or excluded by a pattern; not part of `found`."""
     records_quarantined: int

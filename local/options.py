@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -54,6 +55,10 @@ def environment(
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "FMOPS_STORAGE_ROOT": load_settings().root,  # the web server's page of reports cannot ask include/config.py
+        # In Airflow's home: a file transport needs a local folder that exists.
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
+            {"type": "file", "log_file_path": str(home.path / "lineage.jsonl"), "append": True}
+        ),
         **options,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         MARK: running.mark,

@@ -77,7 +77,7 @@ def tell(told: list[str], *, params: dict | None = None, outlet_events=None) -> 
     max_active_runs=1,
     default_args=default_args(),
     params=PARAMS,
-    tags=["consumer", "rag", "operations"],
+    tags=["consumer", "rag"],
     doc_md=__doc__,
 )
 def rag_index_versions():

@@ -39,6 +39,7 @@ from __future__ import annotations
 from airflow.sdk import Asset, Param, dag, task, task_group
 from airflow.sdk.exceptions import AirflowSkipException
 
+from include.approval import ask_a_person
 from include.dag_defaults import default_args
 from include.names import NAME
 
@@ -140,6 +141,31 @@ PARAMS = {
         description="Try again what was set aside and has not changed since.",
         section="Bad documents",
     ),
+    "max_deleted_percent": Param(
+        10,
+        type="number",
+        minimum=0,
+        maximum=100,
+        description="Ask a person before more than this share of the source's documents leaves the index. Fewer than "
+        "5 documents are never asked about.",
+        section="Deletions",
+    ),
+    "on_many_deletions": Param(
+        "ask",
+        enum=["ask", "keep", "delete"],
+        title="On many deletions",
+        description="What to do above that share. ask: a person decides, under Required Actions. keep: delete nothing; "
+        "the documents can still be found. delete: delete them unasked.",
+        section="Deletions",
+    ),
+    "answer_hours": Param(
+        24,
+        type="number",
+        exclusiveMinimum=0,
+        maximum=720,
+        description="How long to wait for that answer; without one, nothing is deleted. Other runs wait meanwhile.",
+        section="Deletions",
+    ),
     "golden": Param(
         None,
         type=["null", "string"],
@@ -203,6 +229,22 @@ def plan(config: dict) -> list[str]:
     from include.rag import pipeline
 
     return pipeline.plan(config)
+
+
+@task
+def guard(config: dict):
+    """Ask a person first if much would leave the index."""
+    from include.rag import pipeline
+
+    return pipeline.guard(config)
+
+
+@task(trigger_rule="none_failed")  # without a question, its task is skipped
+def settle(config: dict, found: dict, answer: dict | None):
+    """Decide by the answer what is deleted; without one, nothing."""
+    from include.rag import pipeline
+
+    return pipeline.settle(config, found, answer)
 
 
 @task(task_id="shard", map_index_template="{{ task.op_kwargs['shard'] }}")
@@ -294,7 +336,11 @@ def rag_ingestion():
     @task_group(group_id="source")
     def read_source():
         config = prepare()
-        return config, plan(config)
+        shards = plan(config)
+        found = guard(config)
+        shards >> found
+        answer = ask_a_person(found, task_id="approve", unanswered="Keep them")
+        return config, shards, settle(config, found, answer.output)
 
     @task_group(group_id="embed")
     def embed_shards(config, shards):
@@ -314,8 +360,8 @@ def rag_ingestion():
         switch(config) >> [told, clean_up(config)]
         remember(config, told)
 
-    config, shards = read_source()
-    embed_shards(config, shards) >> write_index(config) >> judge(config) >> go_live(config)
+    config, shards, settled = read_source()
+    [embed_shards(config, shards), settled] >> write_index(config) >> judge(config) >> go_live(config)
 
 
 rag_ingestion()

@@ -10,12 +10,13 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from include.errors import EmbeddingError, UserError
 from include.models.metering import Meter
+from include.models.remote_embeddings import Cohere, OpenAICompatible, RemoteEmbedder, Titan, Usage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,9 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, float32 of shape (len(texts), dimension), in the order of the texts."""
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """As embed(), for questions, which some models embed otherwise than the documents that answer them."""
 
 
 class MiniLM:
@@ -95,6 +99,10 @@ class MiniLM:
             vectors[rows] = self._embed_batch([_cut(encoded[i], self.limit_tokens + 2) for i in rows])
         return vectors
 
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """As embed(): the model makes no difference."""
+        return self.embed(texts)
+
     def _embed_batch(self, ids: list[list[int]]) -> Vectors:
         import numpy as np
 
@@ -137,12 +145,23 @@ class Hashing:
         vectors[~vectors.any(axis=1), 0] = 1.0
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """As embed(): words are hashed alike."""
+        return self.embed(texts)
+
 
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
-EMBEDDERS: dict[str, Callable[[], Embedder]] = {"minilm": MiniLM, "hashing": Hashing}
+EMBEDDERS: dict[str, Callable[[], Embedder]] = {
+    "minilm": MiniLM,
+    "hashing": Hashing,
+    "titan-v2": Titan,
+    "cohere-english-v3": partial(Cohere, "english"),
+    "cohere-multilingual-v3": partial(Cohere, "multilingual"),
+    "openai": OpenAICompatible,
+}
 
-TARGET_DEFAULT = {"local": "minilm", "aws": "minilm"}
+TARGET_DEFAULT = {"local": "minilm", "aws": "titan-v2"}
 """Used where no setting or Param names one."""
 
 
@@ -160,12 +179,16 @@ def get_embedder(name: str) -> Embedder:
     return EMBEDDERS[name]()
 
 
-def embed_metered(embedder: Embedder, texts: Sequence[str], meter: Meter) -> Vectors:
-    """embed(), with a usage event whether it succeeds or not; EmbeddingError if the answer cannot be the vectors."""
+def embed_metered(embedder: Embedder, texts: Sequence[str], meter: Meter, *, query: bool = False) -> Vectors:
+    """Vectors of documents, or of questions, with a usage event whether it succeeds or not.
+
+    Raises EmbeddingError if the answer cannot be the vectors, and whatever the embedder raises.
+    """
     started = time.monotonic()
     status: Literal["ok", "error"] = "error"
+    usage = Usage()
     try:
-        vectors = _checked(embedder, texts, embedder.embed(texts))
+        vectors = _checked(embedder, texts, _embed(embedder, texts, usage, query))
         status = "ok"
         return vectors
     finally:
@@ -173,9 +196,19 @@ def embed_metered(embedder: Embedder, texts: Sequence[str], meter: Meter) -> Vec
             kind="embedding",
             model=embedder.name,
             status=status,
-            tokens_in=sum(map(embedder.count_tokens, texts)),
+            num_requests=usage.requests,
+            tokens_in=usage.tokens,
+            tokens_exact=usage.exact,
             latency_ms=(time.monotonic() - started) * 1000,
         )
+
+
+def _embed(embedder: Embedder, texts: Sequence[str], usage: Usage, query: bool) -> Vectors:
+    if isinstance(embedder, RemoteEmbedder):
+        return embedder.embed_counted(texts, usage, query=query)
+    usage.requests = 1
+    usage.tokens = sum(map(embedder.count_tokens, texts))
+    return embedder.embed_queries(texts) if query else embedder.embed(texts)
 
 
 _ENOUGH_TO_DIFFER = 8

@@ -41,7 +41,7 @@ def show(passage: Passage, number: int) -> str:
     place = f"{passage.path}#{passage.locator}" if passage.locator else passage.path
     text = textwrap.shorten(passage.text, 400, placeholder=" ...")
     body = textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    ")
-    return f"{number}. {where}\n    score {passage.score:.4f} ({ranks})  {place}\n{body}"
+    return f"{number}. {where}\n    score {passage.score:.4f} ({ranks})  {place}\n    chunk {passage.id}\n{body}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -117,13 +117,12 @@ def _brief(held: tuple[str, int] | None) -> str:
 
 def _count(work: Work, snapshot: Snapshot) -> IngestionCounts:
     plan = work.plan
-    ours = ["added", "changed", "empty", "quarantined", "vanished", "records_quarantined"]
+    ours = ["added", "changed", "empty", "quarantined", "vanished", "deleted", "deletions_held", "records_quarantined"]
     ours += ["chunks_written", "chunks_embedded", "chunks_reused"]
     return IngestionCounts(
         found=plan.found,
         unchanged=plan.unchanged,
         still_quarantined=plan.still_quarantined,
-        deleted=plan.deleted,
         skipped=plan.skipped,
         documents_total=len(snapshot),
         chunks_total=snapshot.chunks,

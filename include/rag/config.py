@@ -47,6 +47,11 @@ class IngestConfig(BaseModel):
     document_memory_mb: int = Field(default=768, ge=128)
     tolerate: Literal["none", "bad_data", "all"] = "bad_data"
     replay_quarantine: bool = False
+    max_deleted_percent: float = Field(default=10, ge=0, le=100)
+    """Of the source's documents in the index; a run that would delete more asks a person first."""
+    on_many_deletions: Literal["ask", "keep", "delete"] = "ask"
+    answer_hours: float = Field(default=24, gt=0, le=720)
+    """Until a question that nobody answered counts as answered with no."""
     golden: str | None = None
     """URI of a JSON lines file of questions; None: they are made from the source."""
     min_recall_at_5: float = Field(default=0.5, ge=0, le=1)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from include.contracts import DeadLetter, IngestionManifest
 from include.errors import DocumentError, GateError, UserError
 from include.models.embeddings import embed_metered
 from include.models.metering import Meter
@@ -21,7 +22,8 @@ from include.rag.quality_report import page, summary
 from include.rag.reader import Reader
 from include.rag.search import CANDIDATES, fuse, open_version
 from include.rag.source import FolderSource, content_digest
-from include.storage import digest, location, read_json, read_record, write_bytes, write_json, write_record
+from include.rag.stages import read_stages, stage
+from include.storage import digest, location, read_json, read_jsonl, read_record, write_bytes, write_json, write_record
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,8 @@ def evaluate(config: IngestConfig, meter: Meter) -> dict[str, Any]:
         reports[0] = reports[0].model_copy(update={"run_id": config.run_id})
         log.info("these versions were asked these questions by an earlier run; its answers are judged again")
     else:
-        reports = _measured(config, versions, lines, meter)
+        with stage(config, "evaluate", meter):
+            reports = _measured(config, versions, lines, meter)
     limits = {"recall_at_5": config.min_recall_at_5, "mrr": config.min_mrr}
     thresholds = {name: least for name, least in limits.items() if least > 0}
     before = reports[1] if len(reports) > 1 else None
@@ -65,8 +68,17 @@ def evaluate(config: IngestConfig, meter: Meter) -> dict[str, Any]:
 
 def _write(config: IngestConfig, report: QualityReport, before: QualityReport | None) -> list[str]:
     """The page, and the records that it shows; the URIs of these."""
-    snapshot = _snapshot(config)
-    write_bytes(config.run_home / "retrieval.html", page(report, _names(report, snapshot)).encode())
+    manifest = read_record(config.run_home / "manifest.json", IngestionManifest)
+    quarantine = manifest.quarantine_uri
+    html = page(
+        report,
+        _names(report, _snapshot(config)),
+        manifest=manifest,
+        letters=[DeadLetter(**row) for row in read_jsonl(location(quarantine))] if quarantine else [],
+        stages=read_stages(config),
+        before=before,
+    )
+    write_bytes(config.run_home / "retrieval.html", html.encode())
     records = {"retrieval.json": report, "retrieval_live.json": before}
     there = {config.run_home / name: record for name, record in records.items() if record}
     for path, record in there.items():

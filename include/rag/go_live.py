@@ -9,6 +9,7 @@ from upath import UPath
 
 from include.contracts import IngestionManifest
 from include.errors import StateMovedError
+from include.rag import deletions
 from include.rag.config import IngestConfig
 from include.rag.ledger import Ledger
 from include.rag.quality import QualityReport
@@ -35,6 +36,9 @@ def go_live(config: IngestConfig) -> dict[str, Any]:
         if not Ledger(config.home).version():
             log.warning("%s holds nothing and does not go live: no document could be read", name)
             return {"version": name, "is_live": False, "missing": []}
+        if held := deletions.held(config):
+            log.warning("%s does not go live: %d documents that are to be kept are not in it", name, held)
+            return {"version": name, "is_live": False, "missing": [], "held": held}
         if missing := _missing(config, live):
             log.warning("%s waits: it lacks what is live of %s; ingest that with the same Params", name, missing)
             return {"version": name, "is_live": False, "missing": missing[:SHOWN]}

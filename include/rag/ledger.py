@@ -125,11 +125,15 @@ class Snapshot(Keyed):
 
     def of_source(self, source: str) -> Iterator[str]:
         """The ids of the documents of one source."""
+        return (doc_id for doc_id, _ in self.paths_of(source))
+
+    def paths_of(self, source: str) -> Iterator[tuple[str, str]]:
+        """(id, path) of the documents of one source."""
         import pyarrow.compute as pc
 
         mine = self.table.filter(pc.equal(self.table["source"], source))
-        for batch in mine.select(["doc_id"]).to_batches(max_chunksize=_BATCH):
-            yield from batch.column(0).to_pylist()
+        for batch in mine.select(["doc_id", "path"]).to_batches(max_chunksize=_BATCH):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     @property
     def chunks(self) -> int:
@@ -175,6 +179,16 @@ class Ledger:
         if not version:
             return set()
         return set(read_parquet(self._snapshot(version), ["source"])["source"].unique().to_pylist())
+
+    def history(self, doc_id: str) -> Iterator[tuple[int, Entry]]:
+        """(version, entry) of each version that wrote a document anew, oldest first."""
+        last = None
+        for version in range(1, self.version() + 1):
+            if self._snapshot(version).exists():
+                entry = self.read(version).get(doc_id)
+                if entry is not None and entry != last:
+                    yield version, entry
+                last = entry
 
     def expect(self, version: int) -> None:
         """StateMovedError unless this is the current version."""

@@ -30,7 +30,7 @@ def manage(params: Mapping[str, Any], by: str) -> list[str]:
     tenant = checked("tenant", params.get("tenant") or settings.tenant)
     versions = Versions(settings.root, tenant, checked("index", params["index"]))
     if not versions.all():
-        raise UserError(f"tenant {tenant!r} has no index {params['index']!r} below {settings.root}")
+        raise UserError(f"{versions} is not there: run the DAG rag_ingestion")
     told: list[str] = []
     if params["action"] == "roll-back":
         moved = roll_back(versions, params.get("version"), by=by)

@@ -7,16 +7,19 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from include import lineage
 from include.errors import UserError
+from include.lineage import Data
 from include.models.metering import Caller, Meter
 from include.rag import check as checking
 from include.rag import commit as committing
 from include.rag import config as configuring
+from include.rag import deletions
 from include.rag import evaluate as evaluating
 from include.rag import go_live as going_live
 from include.rag.config import IngestConfig
 from include.rag.embed import embed_shard
-from include.rag.plan import make_plan
+from include.rag.plan import deleted_uri, make_plan, read_deleted, read_plan
 from include.rag.stages import stage
 from include.release import release_digest
 
@@ -55,6 +58,18 @@ def plan(config: Mapping[str, Any]) -> list[str]:
         return list(make_plan(run).shards)
 
 
+def guard(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What would leave the index, and the question if that is too much to delete unasked."""
+    run = IngestConfig(**config)
+    indexed, list_uri = read_plan(run).indexed, str(deleted_uri(run))
+    return deletions.evidence(run, read_deleted(run), indexed=indexed, list_uri=list_uri)
+
+
+def settle(config: Mapping[str, Any], found: Mapping[str, Any], answer: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Decide whether what is gone from the source is deleted."""
+    return deletions.settle(IngestConfig(**config), found, answer)
+
+
 def embed(config: Mapping[str, Any], shard: str, *, dag_id: str, task_id: str) -> dict[str, Any]:
     """Embed one shard's documents, metered; its counts."""
     run = IngestConfig(**config)
@@ -74,6 +89,15 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
     run = IngestConfig(**config)
     with stage(run, "check"):
         manifest, path = checking.check(run)
+    ledger_version = str(manifest.ledger_version)
+    lineage.record(
+        inputs=[Data(uri=manifest.source_uri)],
+        outputs=[
+            Data(uri=manifest.store_uri, version=ledger_version, rows=manifest.counts.chunks_written),
+            Data(uri=manifest.ledger_uri.rpartition("/")[0], version=ledger_version),
+            Data(uri=str(path)),
+        ],
+    )
     return {"manifest_uri": str(path), **manifest.counts.model_dump()}
 
 

@@ -49,6 +49,9 @@ class Plan:
     unchanged: int
     still_quarantined: int
     deleted: int
+    """Gone from the source; what the deletion guard is asked about."""
+    indexed: int
+    """Documents of this source in the index as the run found it."""
     skipped: int
     """Files of kinds that are not read, or excluded."""
     blocks: int
@@ -86,19 +89,23 @@ def make_plan(config: IngestConfig) -> Plan:
     if not comparison.found:
         aside = ", ".join(f"{count} {kind}" for kind, count in sorted(comparison.source.skipped.items()))
         raise UserError(f"source {config.source} holds no document that can be read; left aside: {aside or 'nothing'}")
-    gone, stray = comparison.gone(), comparison.stray()
+    leaving, gone = comparison.leaving(), comparison.gone()
+    stray = comparison.stray()
     plan = Plan(
         found=len(comparison.found),
         unchanged=comparison.unchanged,
         still_quarantined=comparison.still_quarantined,
-        deleted=len(gone),
+        deleted=len(leaving),
+        indexed=comparison.indexed(),
         skipped=comparison.source.skipped.total(),
         blocks=blocks,
         shards=tuple(f"shard-{number:04d}" for number in range(min(blocks, MAX_SHARDS))),
         base_version=base,
         expected_version=pointer.version,
     )
-    write_jsonl(_folder(config) / "deleted.jsonl", ({"doc_id": doc_id} for doc_id in sorted(gone | stray)))
+    write_jsonl(deleted_uri(config), ({"doc_id": doc_id, "path": leaving[doc_id]} for doc_id in sorted(leaving)))
+    unasked = sorted((gone - leaving.keys()) | stray)
+    write_jsonl(_folder(config) / "stray.jsonl", ({"doc_id": doc_id} for doc_id in unasked))
     write_jsonl(_folder(config) / "drifted.jsonl", ({"doc_id": doc_id} for doc_id in comparison.drifted))
     write_jsonl(_folder(config) / "restamped.jsonl", comparison.restamped)
     write_jsonl(_folder(config) / "quarantined.jsonl", comparison.kept_letters)
@@ -123,9 +130,19 @@ def read_shard(config: IngestConfig, shard: str) -> list[Due]:
     return [Due(**row) for block in blocks for row in read_jsonl(_block(config, block))]
 
 
-def read_deleted(config: IngestConfig) -> list[str]:
-    """The ids of documents that are gone from the source."""
-    return [row["doc_id"] for row in read_jsonl(_folder(config) / "deleted.jsonl")]
+def deleted_uri(config: IngestConfig) -> UPath:
+    """The file that lists the documents that are gone from the source, one in a line."""
+    return _folder(config) / "deleted.jsonl"
+
+
+def read_deleted(config: IngestConfig) -> Iterator[tuple[str, str]]:
+    """(id, path) of the documents that are gone from the source, of the version that is live."""
+    return ((row["doc_id"], row["path"]) for row in read_jsonl(deleted_uri(config)))
+
+
+def read_stray(config: IngestConfig) -> list[str]:
+    """The ids of documents to delete unasked: no ledger knows them, or readers never saw them."""
+    return [row["doc_id"] for row in read_jsonl(_folder(config) / "stray.jsonl")]
 
 
 def read_drifted(config: IngestConfig) -> list[str]:
@@ -155,6 +172,7 @@ class _Comparison:
         self._config = config
         self._before = ledger.read(base)
         self._now = self._before if now == base else ledger.read(now)
+        self._live = self._before if (live := _live_ledger(config)) is None else live.read(live.version())
         self._stamps = ledger.stamps()
         self._held = config.open_store().documents()
         self._quarantine = Quarantine(config.home)
@@ -210,8 +228,18 @@ class _Comparison:
             if is_news and found.stamp and self.source.stamp(found.path) == found.stamp:
                 self.restamped.append({"doc_id": doc_id, "stamp": found.stamp, "content_digest": digest_now})
 
+    def leaving(self) -> dict[str, str]:
+        """Documents of this source that readers would miss, id -> path: the live version has them, the listing not."""
+        snapshots = {id(one): one for one in (self._live, self._now if self._live is self._before else self._live)}
+        pairs = (pair for one in snapshots.values() for pair in one.paths_of(self._config.source))
+        return {doc_id: path for doc_id, path in pairs if doc_id not in self.found}
+
+    def indexed(self) -> int:
+        """Documents of this source that readers found when the run began."""
+        return sum(1 for _ in self._live.paths_of(self._config.source))
+
     def gone(self) -> set[str]:
-        """Documents that the ledger has of this source, and the listing has not."""
+        """Documents that the run's version has of this source, and the listing has not."""
         gone = set(self._before.of_source(self._config.source))
         return (gone | set(self._now.of_source(self._config.source))) - self.found
 
@@ -260,6 +288,12 @@ class _Comparison:
             if entry is None or (entry.pipeline, entry.use_case) != self._wanted or entry.content_digest != digest_now:
                 return False
         return True
+
+
+def _live_ledger(config: IngestConfig) -> Ledger | None:
+    """The ledger of the live version, if the run works on another."""
+    live = config.versions.live().version
+    return None if live in (None, config.version) else Ledger(config.versions.home_of(live))
 
 
 def _write_blocks(config: IngestConfig, due: Iterator[Due]) -> int:

@@ -72,7 +72,7 @@ def search(
     checked("index", index)
     if not question.strip() or k < 1:
         raise UserError(f"a search needs a question and k >= 1; got {question!r} and k={k}")
-    embedder, store = _live(settings, tenant, index)
+    _, embedder, store = live_version(Versions(settings.root, tenant, index))
     # Last, so that no filter of a caller can widen it.
     where = {**(filters or {}), "tenant": tenant}
     full_text = store.full_text(question, CANDIDATES, where) if mode != "dense" else []
@@ -84,14 +84,12 @@ def search(
     return fuse(full_text, dense)[:k]
 
 
-def _live(settings: Settings, tenant: str, index: str) -> tuple[Embedder, Reader]:
-    versions = Versions(settings.root, tenant, index)
+def live_version(versions: Versions) -> tuple[int, Embedder, Reader]:
+    """The version of an index that is read just now, as open_version() opens it; UserError if none is."""
     number = versions.live().version
     if number is None:
-        raise UserError(
-            f"tenant {tenant!r} has no live index {index!r} below {settings.root}: run the DAG rag_ingestion"
-        )
-    return open_version(versions, number)
+        raise UserError(f"{versions} has no live version: run the DAG rag_ingestion")
+    return number, *open_version(versions, number)
 
 
 def open_version(versions: Versions, number: int) -> tuple[Embedder, Reader]:
@@ -100,7 +98,7 @@ def open_version(versions: Versions, number: int) -> tuple[Embedder, Reader]:
     embedder = _embedder(spec.embedder)
     if embedder.name != spec.embedder_version:
         raise UserError(
-            f"{versions.home} was built with embedder {spec.embedder_version}, which here is {embedder.name}: put back "
+            f"{versions} was built with embedder {spec.embedder_version}, which here is {embedder.name}: put back "
             "its settings, or run the DAG rag_ingestion, which builds the next version"
         )
     return embedder, versions.open(number, spec)

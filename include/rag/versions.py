@@ -87,8 +87,13 @@ class Versions:
 
     def __init__(self, root: str, tenant: str, index: str) -> None:
         self.home = index_home(root, tenant, index)
+        self._root = root
         self._names = (tenant, index)
         self._pointer = self.home / "LIVE.json"
+
+    def __str__(self) -> str:
+        tenant, index = self._names
+        return f"index {index!r} of tenant {tenant!r} below {self._root}"
 
     def home_of(self, number: int) -> UPath:
         """The folder of one version."""
@@ -123,7 +128,7 @@ class Versions:
         record = self.home_of(number) / "version.json"
         if number == EARLIER_LAYOUT or not record.exists():
             there = ", ".join(one.name for one in self.all()) or "none"
-            raise UserError(f"version {number} of the index at {self.home} is not there; there is {there}")
+            raise UserError(f"{self} has no version {number}; there is {there}")
         value = read_json(record)
         return Version(**{**value, "spec": Spec(**value["spec"])})
 
@@ -171,7 +176,7 @@ class Versions:
         if live.version is None or number not in known:
             asked = "no former version is there" if to is None else f"{version_name(to)} was never live, or is gone"
             choice = ", ".join(map(version_name, known)) or "none"
-            raise UserError(f"index at {self.home}: {asked}; versions to go back to: {choice}")
+            raise UserError(f"{self}: {asked}; versions to go back to: {choice}")
         return self.get(live.version), self.get(number)
 
     def roll_back(self, before: Version, to: Version, *, by: str) -> None:

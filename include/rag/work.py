@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from include.contracts import DeadLetter
+from include.rag import deletions
 from include.rag.config import IngestConfig
 from include.rag.embed import Outcome, read_result
-from include.rag.plan import Plan, read_deleted, read_drifted, read_kept_letters, reader_name
+from include.rag.plan import Plan, read_deleted, read_drifted, read_kept_letters, read_stray, reader_name
 from include.storage import digest, read_json, write_json
 
 _REFUSED = "refused.json"
@@ -32,7 +33,7 @@ class Work:
     it is kept."""
     counts: Counter[str]
     """Of documents, by status, and of those indexed by action; records_quarantined, chunks_written, chunks_embedded,
-    chunks_reused."""
+    chunks_reused, deleted, deletions_held."""
 
     def outcomes(self) -> Iterator[Outcome]:
         """What became of each document."""
@@ -53,7 +54,7 @@ def read_work(config: IngestConfig, plan: Plan) -> Work:
     counts: Counter[str] = Counter()
     file = config.run_home / _REFUSED
     refused: dict[str, list[str]] = read_json(file) if file.exists() else {}
-    gone: list[str] = []
+    unwanted: list[str] = []
     for shard in plan.shards:
         result = read_result(config, shard)
         parts += result["parts"]
@@ -67,15 +68,19 @@ def read_work(config: IngestConfig, plan: Plan) -> Work:
             if outcome.status in ("ok", "empty"):
                 stored.add(outcome.doc_id)
             elif outcome.fault == "refused":
-                gone.append(outcome.doc_id)
+                unwanted.append(outcome.doc_id)
         counts.update({name: result[name] for name in ("chunks_embedded", "chunks_reused")})
+    leaving = [doc_id for doc_id, _ in read_deleted(config)]
+    if not deletions.approved(config, leaving):
+        counts["deletions_held"], leaving = len(leaving), []
+    counts["deleted"] = len(leaving)
     drifted = (doc_id for doc_id in read_drifted(config) if doc_id not in stored)
     return Work(
         config=config,
         plan=plan,
         parts=tuple(parts),
         stored=frozenset(stored),
-        deleted=(*read_deleted(config), *drifted, *gone),
+        deleted=(*leaving, *read_stray(config), *drifted, *unwanted),
         refused=refused,
         counts=counts,
     )

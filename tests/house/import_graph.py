@@ -14,10 +14,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 LEVELS = [
-    {"catalog", "config", "contracts", "errors", "names", "release", "statistics", "storage"},
+    {"aws", "catalog", "config", "contracts", "errors", "lineage", "names", "release", "statistics", "storage"},
     {"jobs", "models"},
     {"rag", "inference", "evaluation", "training", "usage"},
-    {"callbacks", "dag_defaults"},
+    {"approval", "callbacks", "dag_defaults"},
 ]
 DOMAINS = LEVELS[2]
 OUTSIDE = {"dags", "plugins", "local", "tests"}

@@ -18,8 +18,10 @@ from include.models import embeddings
 from include.models.embeddings import EMBEDDERS, Embedder, Hashing, MiniLM, get_embedder
 from include.models.metering import Caller, Meter
 
+LOCAL = ["hashing", "minilm"]
 
-@pytest.fixture(scope="module", params=sorted(EMBEDDERS))
+
+@pytest.fixture(scope="module", params=LOCAL)
 def embedder(request: pytest.FixtureRequest) -> Embedder:
     return get_embedder(request.param)
 
@@ -33,6 +35,18 @@ def test_vectors_are_finite_units_in_the_order_of_the_texts(embedder: Embedder) 
     alone = np.vstack([embedder.embed([text]) for text in texts])
     # Padding to a longer neighbour moves an int8 model's numbers a little.
     assert (np.sum(vectors * alone, axis=1) > 0.99).all()
+
+
+def test_a_question_is_embedded_as_a_document_is(embedder: Embedder, root: str) -> None:
+    meter = Meter(root=root, caller=Caller(tenant="t", use_case="u"))
+    vectors = embeddings.embed_metered(embedder, ["who barks?"], meter, query=True)
+    assert np.array_equal(vectors, embedder.embed(["who barks?"]))
+    assert [(event.num_requests, event.tokens_exact) for event in meter.events] == [(1, True)]
+
+
+def test_every_target_has_an_embedder_of_its_own() -> None:
+    assert embeddings.TARGET_DEFAULT == {"local": "minilm", "aws": "titan-v2"}
+    assert set(embeddings.TARGET_DEFAULT.values()) <= set(EMBEDDERS)
 
 
 def test_no_text_makes_no_vector(embedder: Embedder) -> None:
@@ -84,12 +98,12 @@ def test_a_text_over_the_limit_is_cut_and_not_refused() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=5))
 def test_any_text_has_a_unit_vector(texts: list[str]) -> None:
-    for name in EMBEDDERS:
+    for name in LOCAL:
         assert np.allclose(np.linalg.norm(get_embedder(name).embed(texts), axis=1), 1, atol=1e-4)
 
 
 def test_an_unknown_embedder_and_a_missing_package_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="embedder 'ada' is not known; choose one of hashing, minilm"):
+    with pytest.raises(UserError, match="embedder 'ada' is not known; choose one of .*hashing, minilm, openai"):
         get_embedder("ada")
     embeddings.check_installed("minilm")
     monkeypatch.setattr(embeddings.importlib.util, "find_spec", lambda name: None)

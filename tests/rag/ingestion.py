@@ -30,6 +30,7 @@ class Ingestion:
             "chunk_tokens": 32,
             "overlap_tokens": 4,
             "documents_per_shard": 3,
+            "on_many_deletions": "delete",
         }
         return pipeline.prepare({**defaults, **self.params}, run_id)
 
@@ -37,10 +38,15 @@ class Ingestion:
         """All steps in order up to check(), whose result comes back; the version goes live, judged or not."""
         config = self.prepare(run_id)
         self.embed(config, pipeline.plan(config))
+        self.settle(config)
         pipeline.commit(config)
         checked = pipeline.check(config)
         self.go_live(config)
         return checked
+
+    def settle(self, config: dict[str, Any]) -> None:
+        """Delete what is gone, as a run does that nobody is asked in."""
+        pipeline.settle(config, pipeline.guard(config), None)
 
     def go_live(self, config: dict[str, Any]) -> None:
         """The version of a run goes live without being judged, if anything was committed."""

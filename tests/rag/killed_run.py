@@ -99,18 +99,20 @@ def run_from(
 ) -> None:
     """Run a step and all that come after it, as a retry of that task does.
 
-    The steps are plan, embed SHARD for each shard, commit, check, switch and publish.
+    The steps are plan, embed SHARD for each shard, settle, commit, check, switch and publish.
     """
     config = ingestion.prepare(run_id)
     if step == "plan":
         say("plan")
         pipeline.plan(config)
     shards = read_plan(config_of(config)).shards
-    steps = [*(f"embed {shard}" for shard in shards), "commit", "check", "switch", "publish"]
+    steps = [*(f"embed {shard}" for shard in shards), "settle", "commit", "check", "switch", "publish"]
     for name in steps if step == "plan" else steps[steps.index(step) :]:
         say(name)
         if name.startswith("embed "):
             ingestion.embed(config, [name.removeprefix("embed ")])
+        elif name == "settle":
+            ingestion.settle(config)
         elif name == "commit":
             pipeline.commit(config)
         elif name == "check":

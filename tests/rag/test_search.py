@@ -55,7 +55,7 @@ def test_the_news_of_a_source_is_searched_for_and_found_or_not(index: Ingestion)
 def test_filters_narrow_and_cannot_widen_to_another_tenant(index: Ingestion) -> None:
     assert {p.path for p in search("cats dogs", index="test", filters={"path": "dogs.md"})} == {"dogs.md"}
     assert search("cats", index="test", filters={"tenant": "other"})[0].path == "cats.md"
-    with pytest.raises(UserError, match="tenant 'other' has no live index 'test'"):
+    with pytest.raises(UserError, match="index 'test' of tenant 'other' below .* has no live version"):
         search("cats", index="test", tenant="other")
 
 
@@ -149,5 +149,5 @@ def test_ask_reads_the_question_from_the_environment(
 def test_ask_says_in_one_line_what_is_missing(root: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask.main(["anything"]) == 2
     captured = capsys.readouterr()
-    assert "has no live index 'docs'" in captured.err
+    assert "index 'docs' of tenant 'default'" in captured.err
     assert captured.err.count("\n") == 1

@@ -51,6 +51,7 @@ def whole(ingestion: Ingestion, run_id: str, **params: Any) -> dict[str, Any]:
     """All of the DAG's steps; the run's configuration."""
     config = Ingestion(ingestion.root, ingestion.source, {**ingestion.params, **params}).prepare(run_id)
     ingestion.embed(config, pipeline.plan(config))
+    ingestion.settle(config)
     pipeline.commit(config)
     pipeline.check(config)
     pipeline.gate(pipeline.evaluate(config, dag_id="test", task_id="evaluate"))
@@ -209,11 +210,27 @@ def test_a_version_that_lacks_a_source_waits_for_it(ours: Ingestion, tmp_path: P
     assert ours.versions.live().version == 2
 
 
+@pytest.mark.parametrize(("decision", "live"), [("keep", 1), ("delete", 2)])
+def test_a_version_built_from_half_a_source_needs_a_yes(
+    ours: Ingestion, corpus: Path, decision: str, live: int
+) -> None:
+    """Nothing is deleted from a version that is new, and yet readers would miss what the live one has."""
+    whole(ours, "run-1")
+    for file in sorted(corpus.iterdir())[:10]:
+        file.unlink()
+    lines = (corpus.parent / "golden.jsonl").read_text().splitlines()[10:]
+    (corpus.parent / "golden.jsonl").write_text("\n".join(lines))
+    config = whole(ours, "run-2", embedder="better", on_many_deletions=decision)
+    assert (config["version"], ours.versions.live().version) == (2, live)
+    assert pipeline.switch(config).get("held", 0) == (10 if decision == "keep" else 0)
+
+
 def test_a_version_does_not_follow_one_that_it_was_not_compared_with(ours: Ingestion) -> None:
     whole(ours, "run-1")
     late = Ingestion(ours.root, ours.source, {**ours.params, "embedder": "better"})
     config = late.prepare("run-2")
     late.embed(config, pipeline.plan(config))
+    late.settle(config)
     pipeline.commit(config)
     pipeline.check(config)
     pipeline.evaluate(config, dag_id="test", task_id="evaluate")
@@ -247,10 +264,10 @@ def test_an_index_of_the_earlier_layout_is_read_until_the_next_version_replaces_
 
 
 def test_an_index_that_is_not_there_and_a_version_that_is_not_there_are_one_line(ours: Ingestion) -> None:
-    with pytest.raises(UserError, match="has no index 'nowhere' below"):
+    with pytest.raises(UserError, match="index 'nowhere' of tenant .* is not there"):
         manage.manage({"action": "show", "index": "nowhere"}, by="ann")
     versions = Versions(ours.root, "default", "test")
-    with pytest.raises(UserError, match="version 3 of the index at .* is not there; there is none"):
+    with pytest.raises(UserError, match="has no version 3; there is none"):
         versions.get(3)
 
 

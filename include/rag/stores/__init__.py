@@ -20,7 +20,7 @@ ROWS_SCHEMA = 1
 """Raise it with chunk_schema(): indexes are then rebuilt beside those that stand."""
 MIXED = "mixed"
 
-FILTERS = ("tenant", "use_case", "source", "path", "doc_id", "locator", "title")
+FILTERS = ("id", "tenant", "use_case", "source", "path", "doc_id", "locator", "title")
 """The fields that a search may be narrowed by."""
 
 
