@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from local.airflow import LocalAirflow
 from local.client import Client
 from local.watch import follow
 from tests.rag.ingestion import write_corpus
+from tests.rag.killed_run import wait_until
+from tests.test_deletion_guard import QUIET_S
 
 pytestmark = pytest.mark.airflow
 
@@ -73,7 +76,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 def test_a_first_run_ends_green_and_its_index_answers(runs: Runs) -> None:
     state, run_id, _ = runs.run()
     assert state == "success"
-    assert set().union(*runs.states(run_id).values()) == {"success"}
+    states = runs.states(run_id)
+    assert states.pop("source.approve") == {"skipped"}
+    assert set().union(*states.values()) == {"success"}
     manifest = runs.manifest(run_id)
     assert (manifest.counts.added, manifest.counts.documents_total) == (8, 8)
     counts = manifest.counts
@@ -114,7 +119,7 @@ def test_mapped_tasks_have_readable_names_and_xcoms_stay_small(runs: Runs) -> No
             assert len(json.dumps(value)) < 4096
             seen.add((task["task_id"], entry["key"]))
     assert {key for _, key in seen} == {"return_value"}
-    assert {task_id for task_id, _ in seen} == {task["task_id"] for task in tasks} - {"news.remember"}
+    assert {task_id for task_id, _ in seen} == {task["task_id"] for task in tasks} - {"source.approve", "live.remember"}
 
 
 def test_a_run_without_changes_embeds_writes_and_tells_nothing(runs: Runs) -> None:
@@ -123,7 +128,7 @@ def test_a_run_without_changes_embeds_writes_and_tells_nothing(runs: Runs) -> No
     counts = runs.manifest(run_id).counts
     assert (counts.unchanged, counts.chunks_embedded, counts.chunks_written) == (8, 0, 0)
     states = runs.states(run_id)
-    assert (states["embed.shard"], states["news.publish"]) == ({"skipped"}, {"skipped"})
+    assert (states["embed.shard"], states["live.publish"]) == ({"skipped"}, {"skipped"})
     assert len(runs.news()) == 1
 
 
@@ -165,3 +170,38 @@ def test_a_wrong_param_fails_before_any_work_at_the_first_try_with_one_line(runs
     told = [line for line in lines if "overlap_tokens=200 must be smaller than chunk_tokens=200" in line]
     assert len(told) == 1
     assert lines[-1] == told[0]
+
+
+def test_many_deletions_are_asked_about_while_embedding_goes_on(runs: Runs) -> None:
+    for file in sorted(runs.source.glob("00*"))[:5]:
+        file.unlink()
+    (runs.source / "trains.md").write_text("# Trains\n\nThe wagon is painted green.\n")
+    client = runs.client
+    run_id = client.trigger(client.dag(DAG), {"source": str(runs.source), "index": "handbook"})
+    wanted = ({"awaiting_input"}, {"success"})
+    wait_until(
+        lambda: (runs.states(run_id)["source.approve"], runs.states(run_id)["embed.shard"]) == wanted,
+        "the question, and the end of embedding",
+    )
+    assert runs.states(run_id)["index.commit"] == {None}
+    place = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/source.approve/-1/hitlDetails"
+    assert "Delete 5 of" in client.get(place)["subject"]
+    asked_at = time.monotonic()
+    wait_until(lambda: time.monotonic() > asked_at + QUIET_S, "a quiet moment")
+    client._checked(client._send("PATCH", place, json={"chosen_options": ["Keep them"]}))
+    assert follow(client, DAG, run_id, say=lambda _: None, check_alive=runs.airflow.check_alive) == "success"
+    counts = runs.manifest(run_id).counts
+    assert (counts.deleted, counts.deletions_held, counts.added) == (0, 5, 1)
+
+
+def test_another_chunk_size_goes_live_as_the_next_version_and_back_by_the_other_dag(runs: Runs) -> None:
+    state, run_id, _ = runs.run(chunk_tokens=64, overlap_tokens=8, on_many_deletions="delete")
+    assert state == "success"
+    assert runs.manifest(run_id).index_version == 2
+    client = runs.client
+    told = len(runs.news())
+    back = client.trigger(client.dag("rag_index_versions"), {"index": "handbook", "action": "roll-back"})
+    say: list[str] = []
+    assert follow(client, "rag_index_versions", back, say=say.append, check_alive=runs.airflow.check_alive) == "success"
+    assert client.xcom("rag_index_versions", back, "look_after")[0] == "v0001 is live again instead of v0002"
+    assert len(runs.news()) == told + 1

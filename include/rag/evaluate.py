@@ -72,11 +72,12 @@ def _write(config: IngestConfig, report: QualityReport, before: QualityReport | 
     quarantine = manifest.quarantine_uri
     html = page(
         report,
-        _names(report, _snapshot(config)),
+        _names(config, [report, before] if before else [report]),
         manifest=manifest,
         letters=[DeadLetter(**row) for row in read_jsonl(location(quarantine))] if quarantine else [],
         stages=read_stages(config),
         before=before,
+        max_drop=config.max_drop,
     )
     write_bytes(config.run_home / "retrieval.html", html.encode())
     records = {"retrieval.json": report, "retrieval_live.json": before}
@@ -220,9 +221,11 @@ def _with_copies(
     return pooled(questions, found)
 
 
-def _names(report: QualityReport, snapshot: Snapshot) -> dict[str, str]:
-    """Paths of the documents that the report speaks of."""
-    ids = {doc_id for row in report.questions for doc_id in row.relevant}
-    ids |= {doc_id for row in report.questions for found in row.found.values() for doc_id in found}
-    entries = {doc_id: snapshot.get(doc_id) for doc_id in ids}
-    return {doc_id: entry.path for doc_id, entry in entries.items() if entry}
+def _names(config: IngestConfig, reports: list[QualityReport]) -> dict[str, str]:
+    """Paths of the documents that the reports speak of, as the ledgers of their versions have them."""
+    names: dict[str, str] = {}
+    for report in reports:
+        ids = {doc_id for row in report.questions for doc_id in row.relevant}
+        ids |= {doc_id for row in report.questions for found in row.found.values() for doc_id in found}
+        names |= Ledger(config.versions.home_of(report.index_version)).paths(ids - names.keys())
+    return names

@@ -180,6 +180,18 @@ class Ledger:
             return set()
         return set(read_parquet(self._snapshot(version), ["source"])["source"].unique().to_pylist())
 
+    def paths(self, doc_ids: Collection[str]) -> dict[str, str]:
+        """Id -> path of those of the documents that it holds, whatever release wrote it."""
+        version = self.version()
+        if not version or not doc_ids:
+            return {}
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        table = read_parquet(self._snapshot(version), ["doc_id", "path"])
+        found = table.filter(pc.is_in(table["doc_id"], value_set=pa.array(doc_ids, pa.string())))
+        return dict(zip(found["doc_id"].to_pylist(), found["path"].to_pylist(), strict=True))
+
     def history(self, doc_id: str) -> Iterator[tuple[int, Entry]]:
         """(version, entry) of each version that wrote a document anew, oldest first."""
         last = None

@@ -14,22 +14,25 @@ from include.storage import read_json, write_json
 
 @contextmanager
 def stage(config: IngestConfig, name: str, meter: Meter | None = None) -> Iterator[None]:
-    """Time the block and note what its meter counted, once it succeeds; the last attempt's record stands.
+    """Time the block and note what its meter counted by model, once it succeeds; the last attempt's record stands.
 
     `name` is the step's, or `embed shard-0001` for one of many. Seconds are of the wall clock.
     """
     started, clock = now(), time.monotonic()
     yield
-    events = list(meter.events) if meter else []
-    record = {
-        "stage": name,
-        "started_at": started.isoformat(timespec="milliseconds"),
-        "seconds": round(time.monotonic() - clock, 3),
-        "requests": sum(event.num_requests for event in events),
-        "tokens": sum(event.tokens_in + event.tokens_out for event in events),
-        "model": events[0].model if events else None,
-    }
-    write_json(config.run_home / "stages" / f"{name.replace(' ', '-')}.json", record)
+    seconds, events = round(time.monotonic() - clock, 3), list(meter.events) if meter else []
+    models: list[str | None] = list(dict.fromkeys(event.model for event in events)) or [None]
+    for number, model in enumerate(models):
+        mine = [event for event in events if event.model == model]
+        record = {
+            "stage": f"{name} {number}" if number else name,
+            "started_at": started.isoformat(timespec="milliseconds"),
+            "seconds": 0.0 if number else seconds,  # once, however many models it used
+            "requests": sum(event.num_requests for event in mine),
+            "tokens": sum(event.tokens_in + event.tokens_out for event in mine),
+            "model": model,
+        }
+        write_json(config.run_home / "stages" / f"{record['stage']}.json".replace(" ", "-"), record)
 
 
 def read_stages(config: IngestConfig) -> list[dict[str, object]]:

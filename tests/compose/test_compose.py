@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -31,6 +33,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("clone")
     copy_project(folder)
     shutil.copy(Path(__file__).with_name("probe_dag.py"), folder / "dags" / "probe_dag.py")
+    # A worker that was killed is missed after this many seconds instead of 300.
+    option = {"environment": {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60"}}
+    (folder / "docker-compose.override.yaml").write_text(json.dumps({"services": {"airflow-scheduler": option}}))
     stack = Stack(folder=folder, name="fmops-test", port=PORT, compose=compose_command())
     try:
         stack.run("up", "--detach", "--build", timeout_s=1800)
@@ -126,6 +131,39 @@ def test_a_second_up_with_two_workers_keeps_the_secrets(stack: Stack, client: Cl
         assert finished(again, "probe_meeting", run) == "success"
         hosts = {task["hostname"] for task in again.task_instances("probe_meeting", run)}
     assert len(hosts) == 2, "four tasks at once, two a worker"
+
+
+def test_two_workers_one_of_them_killed_build_the_same_index_on_opensearch(stack: Stack, client: Client) -> None:
+    """The shards that a killed worker held are taken up by the other; the rows are those that one worker wrote."""
+    values = {"store": "opensearch", "index": "cluster", "documents_per_shard": 20}
+    run = client.trigger(client.dag("rag_ingestion"), values)
+
+    def shards(state: str) -> list[dict[str, Any]]:
+        tasks = client.task_instances("rag_ingestion", run)
+        return [task for task in tasks if task["task_id"] == "embed.shard" and task["state"] == state]
+
+    wait_until("half of the shards", lambda: shards("success")[5:] or None, RUN_S)
+    busy = wait_until("a shard at work", lambda: shards("running") or None, RUN_S)[0]["hostname"]
+    (doomed,) = [one["Id"] for one in stack.containers() if one["Id"].startswith(busy)]
+    subprocess.run(["docker", "kill", "--signal", "KILL", doomed], check=True, capture_output=True)
+    assert finished(client, "rag_ingestion", run) == "success"
+    assert max(task["try_number"] for task in shards("success")) > 1
+
+    with httpx.Client(base_url=f"http://127.0.0.1:{PORT + 1}", trust_env=False, timeout=60) as search:
+        query = {"size": 10_000, "_source": ["metadata.content_digest"]}
+        found = search.post("/fmops.default.cluster/_search", json=query).raise_for_status().json()["hits"]["hits"]
+    on_cluster = {hit["_id"]: hit["_source"]["metadata"]["content_digest"] for hit in found}
+    assert len(on_cluster) == len(found)
+    script = (
+        "import json; from include.config import load_settings; from include.rag.versions import Versions; "
+        "v = Versions(load_settings().root, 'default', 'docs'); n = v.live().version; s = v.open(n, v.get(n).spec); "
+        "rows = s.rows(list(s.documents())).select(['id', 'content_digest']).to_pylist(); "
+        "print(json.dumps({r['id']: r['content_digest'] for r in rows}))"
+    )
+    stack.run("up", "--detach", "--scale", "airflow-worker=2")
+    stack.wait_healthy(UP_S)
+    on_disk = stack.exec("airflow-worker", "python", "-c", script).splitlines()[-1]
+    assert on_cluster == json.loads(on_disk)
 
 
 def test_each_secret_is_for_its_reader_alone(stack: Stack) -> None:

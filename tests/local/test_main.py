@@ -115,6 +115,7 @@ def test_ingest_passes_the_folder_and_prints_what_came_out(
         tenant="acme",
         use_case="help",
         index="notes",
+        index_version=1,
         run_id="r",
         source_uri=tmp_path.as_uri(),
         store="lancedb",
