@@ -10,10 +10,10 @@ define verbatim
 override $(1) := $$(value $(1))
 export $(1)
 endef
-$(foreach name,DAG CONF FROM Q INDEX CHUNK VERSION KEEP CORPUS YES,$(eval $(call verbatim,$(name))))
+$(foreach name,DAG CONF FROM Q INDEX CHUNK VERSION KEEP CORPUS YES STORE PLACE EMBEDDER SOURCE FIELDS,$(eval $(call verbatim,$(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down dag ingest ask trace versions rollback clean-versions test test-slow test-compose lint bench lock reset
+.PHONY: help setup demo up down dag ingest ask trace versions rollback clean-versions adopt test test-slow test-compose lint bench lock reset
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -54,11 +54,12 @@ versions: setup  ## list the versions of an index [INDEX=my-docs]
 rollback: setup  ## let readers have the version before, or another: [INDEX=my-docs] [VERSION=1]
 	@$(PY) -m include.rag.manage roll-back --index="$${INDEX:-docs}" $(if $(VERSION),--version="$$VERSION")
 
-clean-trace: setup  ## where a passage of an answer comes from: make trace CHUNK=... [INDEX=docs]
-	@$(PY) -m include.rag.trace --index="$${INDEX:-docs}" -- "$$CHUNK"
-
-versions: setup  ## remove old versions of an index [INDEX=my-docs] [KEEP=2]
+clean-versions: setup  ## remove old versions of an index [INDEX=my-docs] [KEEP=2]
 	@$(PY) -m include.rag.manage clean-up --index="$${INDEX:-docs}" --keep="$${KEEP:-2}"
+
+adopt: setup  ## answer from an index that others built: make adopt PLACE=... [STORE=...] [EMBEDDER=...] [SOURCE=...] [FIELDS=...]
+	@$(PY) -m include.rag.manage adopt --index="$${INDEX:-docs}" --place="$$PLACE" --store="$$STORE" \
+	  --embedder="$$EMBEDDER" --source="$$SOURCE" --fields="$$FIELDS"
 
 test: setup  ## run the tests that CI runs
 	@$(PY) -m pytest -m "not slow and not compose"; status=$$?; \

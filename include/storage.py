@@ -99,9 +99,9 @@ def exclusive(path: UPath) -> Iterator[None]:
         yield
 
 
-def write_json(path: UPath, value: Any) -> None:
-    """Write a value as JSON, atomically."""
-    write_bytes(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True).encode())
+def write_json(path: UPath, value: Any, *, indent: int | None = 1) -> None:
+    """Write a value as JSON, atomically; `indent=None` for what no person reads is some ten times as fast."""
+    write_bytes(path, json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=True).encode())
 
 
 def read_json(path: UPath) -> Any:

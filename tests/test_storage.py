@@ -29,6 +29,9 @@ def test_json_lines_and_records_round_trip(any_root: str) -> None:
     value = {"text": "Zürich ☃", "numbers": [1, 2.5, None]}
     storage.write_json(folder / "v.json", value)
     assert storage.read_json(folder / "v.json") == value
+    storage.write_json(folder / "v.json", value, indent=None)
+    assert storage.read_json(folder / "v.json") == value
+    assert b"\n" not in (folder / "v.json").read_bytes()
     rows = [{"n": n, "line": "a\nb"} for n in range(3)]
     assert storage.write_jsonl(folder / "rows.jsonl", rows) == 3
     assert list(storage.read_jsonl(folder / "rows.jsonl")) == rows

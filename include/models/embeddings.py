@@ -10,7 +10,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -130,8 +130,12 @@ class Hashing:
     packages: tuple[str, ...] = ()
 
     def count_tokens(self, text: str) -> int:
-        """Words of a text."""
-        return len(_WORDS.findall(text))
+        """Words and signs of a text."""
+        if not text.isascii():
+            return len(_WORDS.findall(text))
+        # Signs, and the places where a word begins: several times as fast as finding each.
+        kinds = text.encode().translate(_KINDS)
+        return kinds.count(b".") + kinds.count(b" w") + kinds.count(b".w") + kinds.startswith(b"w")
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, float32 (len(texts), 256); a text without words points along the first axis."""
@@ -139,9 +143,9 @@ class Hashing:
 
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         for row, text in enumerate(texts):
-            for word in _WORDS.findall(text.lower()):
-                value = zlib.crc32(word.encode())
-                vectors[row, value % self.dimension] += 1.0 if value & 0x10000 else -1.0
+            buckets = list(map(_bucket, _WORDS.findall(text.lower())))
+            less, more = np.bincount(buckets, minlength=2 * self.dimension).reshape(2, self.dimension)
+            vectors[row] = more - less
         vectors[~vectors.any(axis=1), 0] = 1.0
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -152,6 +156,19 @@ class Hashing:
 
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
+_KINDS = bytes(
+    ord(" " if sign.isspace() else "w" if sign == "_" or sign.isalnum() else ".") for sign in map(chr, range(256))
+)
+"""What each ASCII character is to _WORDS: white space, part of a word, or a sign of its own."""
+
+
+@lru_cache(maxsize=1 << 15)
+def _bucket(word: str) -> int:
+    """A word's bucket; those of the words that count up lie behind those of the words that count down."""
+    value = zlib.crc32(word.encode())
+    return value % Hashing.dimension + (Hashing.dimension if value & 0x10000 else 0)
+
+
 EMBEDDERS: dict[str, Callable[[], Embedder]] = {
     "minilm": MiniLM,
     "hashing": Hashing,
@@ -161,8 +178,17 @@ EMBEDDERS: dict[str, Callable[[], Embedder]] = {
     "openai": OpenAICompatible,
 }
 
+FREE = frozenset({"hashing"})
+"""Embedders that cost no more than a file that is written, so that nothing is gained by keeping each few vectors."""
+
 TARGET_DEFAULT = {"local": "minilm", "aws": "titan-v2"}
 """Used where no setting or Param names one."""
+
+
+def lasting_name(name: str) -> str:
+    """A name that opens the same model when the settings have changed; an index version keeps it."""
+    embedder = get_embedder(name)
+    return embedder.key if isinstance(embedder, OpenAICompatible) else name
 
 
 def check_installed(name: str) -> None:
@@ -173,7 +199,12 @@ def check_installed(name: str) -> None:
 
 
 def get_embedder(name: str) -> Embedder:
-    """The embedder of a name, its model loaded on first use; UserError naming the known ones."""
+    """The embedder of a name, its model loaded on first use; UserError naming the known ones.
+
+    `openai:MODEL:DIMENSION` is that model, whatever the settings name by now.
+    """
+    if re.fullmatch(r"openai:.+:[0-9]+", name):
+        return OpenAICompatible(named=name)
     if name not in EMBEDDERS:
         raise UserError(f"embedder {name!r} is not known; choose one of {', '.join(sorted(EMBEDDERS))}")
     return EMBEDDERS[name]()

@@ -218,9 +218,14 @@ class OpenAICompatible(RemoteEmbedder):
 
     texts_per_call = 32  # what Hugging Face's server takes by default
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, named: str = "") -> None:
+        """`named` is a `key` of such a model, and stands for the settings' model and dimension."""
         settings = settings or load_settings()
+        if named:
+            model, _, size = named.removeprefix("openai:").rpartition(":")
+            settings = settings.model_copy(update={"embedding_model": model, "embedding_dimension": int(size or 0)})
         self._url, model, dimension = _complete(settings)
+        self.key = f"openai:{model}:{dimension}"
         self._key = settings.embedding_api_key.get_secret_value()
         if not (self._key.isascii() and self._key.isprintable()):
             raise UserError(

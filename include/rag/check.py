@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import random
+from collections.abc import Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from include.contracts import IngestionCounts, IngestionManifest
 from include.errors import DriftError
 from include.rag.config import IngestConfig
 from include.rag.embed import chunk_id
-from include.rag.ledger import Entry, Ledger, Snapshot
+from include.rag.ledger import Ledger, Snapshot
 from include.rag.plan import read_plan
 from include.rag.stores import Store, vector_digest
+from include.rag.stores.held import Held, Texts, encoded
 from include.rag.work import Work, read_work
 from include.storage import read_json, write_record
 
@@ -24,6 +28,7 @@ log = logging.getLogger(__name__)
 SAMPLE = 100
 """Documents whose chunks are read back and prove themselves."""
 SHOWN = 10
+_IDS_PER_DELETE = 1000
 
 
 def check(config: IngestConfig) -> tuple[IngestionManifest, UPath]:
@@ -71,25 +76,28 @@ def reconcile(snapshot: Snapshot, store: Store, *, seed: str) -> None:
     The next run finds those documents without their chunks, and writes them anew. Rewriting alone would not do: a row
     that is there twice, which two writers at once can bring about, is matched twice and stays.
     """
-    expected = {entry.doc_id: entry for entry in snapshot.entries() if entry.held}
-    held = store.documents()
-    wrong: dict[str, str] = {}
-    for doc_id in expected.keys() | held.keys():
-        entry, in_store = expected.get(doc_id), held.get(doc_id)
-        in_ledger = entry.held if entry else None
-        if in_ledger != in_store:
-            name = entry.path if entry else doc_id
-            wrong[doc_id] = f"{name}: ledger {_brief(in_ledger)}, store {_brief(in_store)}"
-    sound = sorted(expected.keys() - wrong.keys())
-    sample = random.Random(seed).sample(sound, min(SAMPLE, len(sound)))  # noqa: S311 (no secret)
-    altered = _altered(store, sample)
-    wrong |= {doc_id: f"{expected[doc_id].path}: its chunks were altered" for doc_id in altered}
-    too_much = {doc_id for doc_id in wrong if doc_id in held and held[doc_id][1] > _chunks(expected.get(doc_id))}
-    store.delete(sorted(altered | too_much))
-    if wrong:
-        shown = ", ".join(sorted(wrong.values())[:SHOWN])
-        raise DriftError(f"{len(wrong)} documents differ between ledger and store; the next run repairs them: {shown}")
-    log.info("ledger and store agree on %d documents; the chunks of %d were read back", len(held), len(sample))
+    ledger, held = snapshot.held(), Held.of(store.documents())
+    wrong = ledger.differing(held)
+    sound = ledger.ids.take(wrong.places(ledger.ids) < 0)
+    places = random.Random(seed).sample(range(len(sound)), min(SAMPLE, len(sound)))  # noqa: S311 (no secret)
+    altered = _altered(store, [sound.at(place) for place in places])
+    too_much = (doc_id for doc_id in wrong if _number(held, doc_id) > _number(ledger, doc_id))
+    doomed = chain(sorted(altered), too_much)
+    while batch := list(islice(doomed, _IDS_PER_DELETE)):
+        store.delete(batch)
+    if len(wrong) or altered:
+        shown = ", ".join(heapq.nsmallest(SHOWN, _told(snapshot, wrong, altered, ledger, held)))
+        number = len(wrong) + len(altered)
+        raise DriftError(f"{number} documents differ between ledger and store; the next run repairs them: {shown}")
+    log.info("ledger and store agree on %d documents; the chunks of %d were read back", len(held), len(places))
+
+
+def _told(snapshot: Snapshot, wrong: Texts, altered: set[str], ledger: Held, held: Held) -> Iterator[str]:
+    """What is the matter with each document."""
+    nameless = wrong.take(ledger.ids.places(wrong) < 0)
+    names = chain(snapshot.paths(wrong), zip(nameless, nameless, strict=True))
+    yield from (f"{name}: ledger {_brief(ledger.get(key))}, store {_brief(held.get(key))}" for key, name in names)
+    yield from (f"{path}: its chunks were altered" for _, path in snapshot.paths(encoded(sorted(altered))))
 
 
 def _altered(store: Store, doc_ids: list[str]) -> set[str]:
@@ -107,8 +115,9 @@ def _altered(store: Store, doc_ids: list[str]) -> set[str]:
     return altered
 
 
-def _chunks(entry: Entry | None) -> int:
-    return entry.chunks if entry else 0
+def _number(held: Held, doc_id: str) -> int:
+    """How many chunks of a document there are."""
+    return held[doc_id][1] if doc_id in held else 0
 
 
 def _brief(held: tuple[str, int] | None) -> str:

@@ -174,7 +174,7 @@ class _Splitter:
         while start < end:
             stop = min(end, start + max(_WINDOW, 4 * longest))
             # Within a run of Chinese or Thai it looks words up again from its beginning, for every chunk.
-            if any(len(run) > longest for run in self._text[start:stop].split()):
+            if max(map(len, self._text[start:stop].split()), default=0) > longest:
                 stop = min(end, start + 2 * longest)
             chunks = self._chunks(self._text[start:stop])
             resume = stop

@@ -9,29 +9,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import datetime
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from include.contracts import now
+from include.contracts import DeadLetter, now
 from include.models.embeddings import get_embedder
 from include.rag.config import IngestConfig
 from include.rag.embed import part_uri
-from include.rag.ledger import STAMP_COLUMNS, Entry, Ledger, Pointer, Snapshot
+from include.rag.known import Known
+from include.rag.ledger import STAMP_COLUMNS, Ledger, Pointer, Snapshot
 from include.rag.plan import Plan, pipeline_name, read_plan, read_restamped
 from include.rag.quarantine import enforce, keep_letters, write_letters
 from include.rag.stores import Refusal, chunk_schema
+from include.rag.stores.held import Texts, encoded
 from include.rag.work import Work, dead_letters, read_work, write_refused
-from include.storage import read_json, read_parquet, write_json
+from include.storage import read_parquet, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
-CHUNKS_PER_WRITE = 20_000
-"""Chunks merged into one write of the store, or those of one part if it has more; bounds the memory of the commit."""
+CHUNKS_PER_WRITE = 5_000
+"""Chunks in one write of the store, or those of one part if it has more; bounds the memory of the commit."""
 IDS_PER_DELETE = 1000
 
 
@@ -43,29 +44,32 @@ def commit(config: IngestConfig) -> dict[str, Any]:
     """
     plan = read_plan(config)
     work = read_work(config, plan)
-    _enforce(config, work)
+    letters = _enforced(config, work)
     with config.versions.held():
-        version, work = _commit(config, plan, work)
-        letters = dead_letters(work)
+        version, done = _commit(config, plan, work)
+        if done is not work:
+            letters = dead_letters(done)
         quarantine_uri = write_letters(config, letters)
         keep_letters(config, letters)
-    counts = {"version": version, "documents": len(work.stored), "deleted": len(work.deleted)}
+    counts = {"version": version, "documents": len(done.stored), "deleted": len(done.deleted)}
     write_json(config.run_home / "commit.json", {**counts, "quarantine_uri": quarantine_uri})
     log.info("committed: %s", counts)
     return counts
 
 
-def _enforce(config: IngestConfig, work: Work) -> None:
+def _enforced(config: IngestConfig, work: Work) -> list[DeadLetter]:
+    """The dead letters of a run, which may have them."""
     letters = dead_letters(work)
     write_letters(config, letters)
     enforce(config, letters)
+    return letters
 
 
 def _commit(config: IngestConfig, plan: Plan, work: Work) -> tuple[int, Work]:
     """The version that the ledger has afterwards; and the work as it was done, less what the store refused."""
     ledger = Ledger(config.home)
     pointer = ledger.pointer()
-    if not (work.stored or work.deleted):
+    if not (len(work.stored) or work.deleted):
         version = plan.expected_version
     elif pointer.run_id == config.run_id and pointer.work_digest == work.work_digest:
         version = pointer.version
@@ -95,12 +99,12 @@ def _write_store(config: IngestConfig, work: Work) -> Work:
     refused: list[Refusal] = []
     documents = 0
     with store.loading(live=config.versions.live().version == config.version):
-        for parts, doc_ids in _writes(config, work):
-            rows = _read_parts(config, parts, written_at)
-            refused += store.replace(doc_ids, _only(work.stored, rows) if work.refused else rows)
+        for rows in _writes(config, work, written_at):
+            doc_ids = rows["doc_id"].unique().to_pylist()
+            refused += store.replace(doc_ids, rows)
             documents += len(doc_ids)
             log.info("written: %d chunks; %d of %d documents", rows.num_rows, documents, len(work.stored))
-        deleted = iter(work.deleted)
+        deleted = chain(work.emptied, work.deleted)
         while batch := list(islice(deleted, IDS_PER_DELETE)):
             store.delete(batch)
     store.finish()
@@ -108,83 +112,80 @@ def _write_store(config: IngestConfig, work: Work) -> Work:
         return work
     write_refused(config, work, {one.doc_id: one.reason for one in refused})
     done = read_work(config, work.plan)
-    _enforce(config, done)
+    _enforced(config, done)
     return done
 
 
-def _only(doc_ids: frozenset[str], rows: pa.Table) -> pa.Table:
+def _writes(config: IngestConfig, work: Work, written_at: datetime) -> Iterator[pa.Table]:
+    """The rows of one write after the other: whole documents, since those of a part are not parted."""
+    waiting: list[pa.Table] = []
+    number = 0
+    for part in work.parts:
+        rows = _only(work.stored, read_parquet(part_uri(config, part)))
+        if waiting and number + rows.num_rows > CHUNKS_PER_WRITE:
+            yield _stamped(config, waiting, written_at)
+            waiting, number = [], 0
+        if rows.num_rows:
+            waiting.append(rows)
+            number += rows.num_rows
+    if waiting:
+        yield _stamped(config, waiting, written_at)
+
+
+def _only(doc_ids: Texts, rows: pa.Table) -> pa.Table:
     """The rows of these documents; a part holds those too that the store refused at an earlier attempt."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    return rows.filter(pc.is_in(rows["doc_id"], value_set=pa.array(doc_ids, pa.string())))
-
-
-def _writes(config: IngestConfig, work: Work) -> Iterator[tuple[list[str], list[str]]]:
-    """The parts, and the documents that they replace, of one write after the other."""
-    parts: list[str] = []
-    doc_ids: list[str] = []
-    chunks = 0
-    for part in work.parts:
-        outcomes = read_json(part_uri(config, part).with_suffix(".json"))
-        more = sum(row["chunks"] for row in outcomes)
-        if parts and chunks + more > CHUNKS_PER_WRITE:
-            yield parts, doc_ids
-            parts, doc_ids, chunks = [], [], 0
-        parts.append(part)
-        doc_ids += [row["doc_id"] for row in outcomes if row["doc_id"] in work.stored]
-        chunks += more
-    if parts:
-        yield parts, doc_ids
+    is_stored = doc_ids.places(encoded(rows["doc_id"].combine_chunks())) >= 0
+    return rows if is_stored.all() else rows.filter(pa.array(is_stored))
 
 
-def _read_parts(config: IngestConfig, parts: list[str], written_at: datetime) -> pa.Table:
+def _stamped(config: IngestConfig, parts: list[pa.Table], written_at: datetime) -> pa.Table:
     """Some parts' rows as one table, stamped with who wrote them when: parts themselves say nothing of a run."""
     import pyarrow as pa
 
-    table = pa.concat_tables(read_parquet(part_uri(config, part)) for part in parts)
+    table = pa.concat_tables(parts).combine_chunks()
     schema = chunk_schema(get_embedder(config.embedder).dimension)
     stamps = {"run_id": config.run_id, "ingested_at": written_at}
     for name, value in stamps.items():
-        table = table.append_column(schema.field(name), pa.array([value] * table.num_rows, schema.field(name).type))
+        table = table.append_column(
+            schema.field(name), pa.repeat(pa.scalar(value, schema.field(name).type), len(table))
+        )
     return table.select(schema.names)
 
 
 def _apply(config: IngestConfig, before: Snapshot, work: Work) -> Snapshot:
-    pipeline = pipeline_name(config)
-    written_at = now().isoformat(timespec="seconds")
+    own = {
+        "source": config.source,
+        "pipeline": pipeline_name(config),
+        "use_case": config.use_case,
+        "run_id": config.run_id,
+        "ingested_at": now().isoformat(timespec="seconds"),
+    }
     entries = (
-        Entry(
-            doc_id=outcome.doc_id,
-            source=config.source,
-            path=outcome.path,
-            content_digest=outcome.content_digest,
-            source_version=outcome.stamp,
-            pipeline=pipeline,
-            use_case=config.use_case,
-            title=outcome.title,
-            chunks=outcome.chunks,
-            run_id=config.run_id,
-            ingested_at=written_at,
-        )
-        for outcome in work.outcomes()
-        if outcome.doc_id in work.stored
+        {
+            "doc_id": outcome.doc_id,
+            "path": outcome.path,
+            "content_digest": outcome.content_digest,
+            "source_version": outcome.stamp,
+            "title": outcome.title,
+            "chunks": outcome.chunks,
+            **own,
+        }
+        for outcome in work.stored_outcomes()
     )
-    after = before.replaced(work.deleted, map(asdict, entries))
+    after = before.replaced(work.deleted, entries)
     assert isinstance(after, Snapshot)
     return after
 
 
-def _is_there(config: IngestConfig, entries: Snapshot, work: Work) -> bool:
+def _is_there(config: IngestConfig, snapshot: Snapshot, work: Work) -> bool:
     """Whether a ledger holds all that this work would write, and none of what it would delete."""
-    pipeline = pipeline_name(config)
-    for outcome in work.outcomes():
-        if outcome.doc_id in work.stored:
-            entry = entries.get(outcome.doc_id)
-            wanted = (outcome.content_digest, pipeline, config.use_case)
-            if entry is None or (entry.content_digest, entry.pipeline, entry.use_case) != wanted:
-                return False
-    return not any(entries.get(doc_id) for doc_id in work.deleted)
+    known = Known(snapshot, source=config.source, pipeline=pipeline_name(config), use_case=config.use_case)
+    if (known.find(encoded(work.deleted)) >= 0).any():
+        return False
+    places = dict(zip(work.stored, known.find(work.stored), strict=True))
+    return all(known.is_same(places[one.doc_id], one.content_digest) for one in work.stored_outcomes())
 
 
 def _stamp(config: IngestConfig, ledger: Ledger, work: Work) -> None:

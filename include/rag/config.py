@@ -99,7 +99,7 @@ class IngestConfig(BaseModel):
         """What this run makes rows by."""
         return Spec(
             store=self.store,
-            embedder=self.embedder,
+            embedder=embeddings.lasting_name(self.embedder),
             embedder_version=embeddings.get_embedder(self.embedder).name,
             chunker=self.chunker().name,
         )

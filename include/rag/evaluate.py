@@ -41,9 +41,9 @@ def evaluate(config: IngestConfig, meter: Meter) -> dict[str, Any]:
     files and the verdict.
     """
     live = config.versions.live().version
-    versions = [config.version] if live in (None, config.version) else [config.version, live]
+    versions = [config.version] if live is None or not _is_comparable(config, live) else [config.version, live]
     lines = _golden_lines(config)
-    states = [f"{number} {Ledger(config.versions.home_of(number)).version()}" for number in versions]
+    states = [_state(config, number) for number in versions]
     asked = digest(*states, config.source, config.golden or "", *lines)
     last = config.home / "quality.json"
     found = read_json(last) if last.exists() else {}
@@ -64,6 +64,25 @@ def evaluate(config: IngestConfig, meter: Meter) -> dict[str, Any]:
     log.info("%s", summary(report))
     html = str(config.run_home / "retrieval.html")
     return {"report_uri": html, "quality_uri": uris[0], "verdict": decision.verdict}
+
+
+def _is_comparable(config: IngestConfig, live: int) -> bool:
+    """Whether the live version is another, whose answers can be told to be right or wrong."""
+    if live == config.version:
+        return False
+    adopted = config.versions.get(live).adopted
+    if adopted is None or adopted.source == config.source:
+        return True
+    log.warning(
+        "v%d was adopted with source %s and is not compared with one of %s", live, adopted.source, config.source
+    )
+    return False
+
+
+def _state(config: IngestConfig, number: int) -> str:
+    """What a version holds, by a name; what somebody else built may be another at the next run."""
+    adopted = config.versions.get(number).adopted
+    return f"{number} {config.run_id if adopted else Ledger(config.versions.home_of(number)).version()}"
 
 
 def _write(config: IngestConfig, report: QualityReport, before: QualityReport | None) -> list[str]:
@@ -212,7 +231,7 @@ def _with_copies(
     more = {
         doc_id for before, after in zip(questions, looked, strict=True) for doc_id in after.relevant - before.relevant
     }
-    entries = (entry for doc_id in sorted(more) if (entry := snapshot.get(doc_id)) and entry.source == config.source)
+    entries = (entry for _, entry in sorted(snapshot.get_some(more).items()) if entry.source == config.source)
     texts = {doc_id: document.text for doc_id, _, document in _read(config, entries)}
     found = {
         after.id: [(doc_id, texts[doc_id]) for doc_id in after.relevant - before.relevant if doc_id in texts]

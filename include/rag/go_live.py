@@ -55,6 +55,9 @@ def _missing(config: IngestConfig, live: int | None) -> list[str]:
     if live is None:
         return []
     there, here = (Ledger(config.versions.home_of(number)).sources() for number in (live, config.version))
+    adopted = config.versions.get(live).adopted
+    if adopted and adopted.source:
+        there = {adopted.source}
     return sorted(there - here)
 
 
@@ -63,7 +66,8 @@ def clean_up(versions: Versions, keep: int) -> list[str]:
     removed = []
     with versions.held():
         for version in versions.superfluous(keep):
-            versions.open(version.number, version.spec).drop()
+            if version.adopted is None:  # what somebody else built is forgotten, never deleted
+                versions.open(version.number, version.spec).drop()
             versions.remove(version)
             log.info("removed %s: %s", version.name, version.spec)
             removed.append(version.name)
@@ -74,7 +78,10 @@ def roll_back(versions: Versions, to: int | None, *, by: str) -> dict[str, Any]:
     """Let readers have the version before the live one again, or the one that is named; what changed."""
     with versions.held():
         before, after = versions.target(to)
-        versions.open(after.number, after.spec).go_live()
+        if after.adopted is None:
+            versions.open(after.number, after.spec).go_live()
+        else:
+            versions.reader(after.number)  # UserError if its owner removed it
         versions.roll_back(before, after, by=by)
     log.info("%s is live again instead of %s", after.name, before.name)
     return {"from": before.name, "to": after.name}

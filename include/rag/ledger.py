@@ -2,28 +2,37 @@
 
 Columns: doc_id, source, path, content_digest, source_version, pipeline, use_case, title, chunks, run_id, ingested_at.
 `pipeline` names the chunker and the embedder, so a document is due again when either changes. Beside the snapshots lies
-`stamps.parquet`, a cache: by it a document whose file was not touched is known without being read.
+`stamps.parquet`, a cache: by it a document whose file was not touched is known without being read. Both are read and
+written some rows at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import os
+import tempfile
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from upath import UPath
 
 from include.errors import StateMovedError, UserError
-from include.storage import read_json, read_parquet, write_json, write_parquet
+from include.rag.stores.held import Held, HeldBuilder, Texts, encoded, joined
+from include.storage import is_local, read_json, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 SCHEMA_VERSION = 2
 """Raise it with the columns: indexes are then rebuilt beside those that stand."""
-_BATCH = 10_000
-"""Rows that are Python objects at a time."""
+_BATCH = 2_000
+"""Rows that are in memory at a time."""
+_GROUP = 10_000
+"""Rows, at least, that are written together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,50 +73,77 @@ class Pointer:
 
 
 class Keyed:
-    """An Arrow table sorted by its first column, a document's id, that finds rows by it.
+    """Rows that have a document's id in their first column, each id once and in no order; never all in memory."""
 
-    A million documents take a few hundred megabytes, where as many Python objects would take more than a gigabyte.
-    """
-
-    def __init__(self, table: pa.Table) -> None:
-        import numpy as np
-
-        self.table = table.combine_chunks()
-        self._ids = np.array(self.table.column(0).to_pylist(), dtype=np.bytes_)
-        self._columns = [column.combine_chunks() for column in self.table.itercolumns()]
+    def __init__(
+        self, own: pa.Table | pq.ParquetFile, *, before: Keyed | None = None, without: Texts | None = None
+    ) -> None:
+        """`own` are behind the rows of `before`, less those with an id among `without`, which are sorted."""
+        self._own = own
+        self._before = before
+        self._without = without
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return sum(batch.num_rows for batch in self.batches(self.names[:1]))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns."""
+        import pyarrow as pa
+
+        return self._own.schema if isinstance(self._own, pa.Table) else self._own.schema_arrow
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return list(self.schema.names)
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """All rows, some at a time; all columns or some."""
+        import pyarrow as pa
+
+        names = list(columns or self.names)
+        if self._before is not None and self._without is not None:
+            for batch in self._before.batches(list(dict.fromkeys([self.names[0], *names]))):
+                kept = batch.filter(pa.array(self._without.places(encoded(batch.column(0))) < 0))
+                yield kept.select(names)
+        if isinstance(self._own, pa.Table):
+            yield from self._own.select(names).to_batches(max_chunksize=_BATCH)
+        else:
+            yield from self._own.iter_batches(_BATCH, columns=names, use_threads=False)
+
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[list[Any]]:
+        """The values of each row."""
+        for batch in self.batches(columns):
+            yield from map(list, zip(*(column.to_pylist() for column in batch.columns), strict=True))
+
+    def some(self, doc_ids: Collection[str]) -> dict[str, list[Any]]:
+        """Id -> values of those of the documents that have a row, found in one pass."""
+        wanted = set(doc_ids)
+        found: dict[str, list[Any]] = {}
+        for batch in self.batches() if wanted else ():
+            for place, doc_id in enumerate(batch.column(0).to_pylist()):
+                if doc_id in wanted:
+                    found[doc_id] = [column[place].as_py() for column in batch.columns]
+        return found
 
     def row(self, doc_id: str) -> list[Any] | None:
         """The values of a document's row; None if it has none."""
-        import numpy as np
-
-        key = doc_id.encode()
-        place = int(np.searchsorted(self._ids, key)) if len(self._ids) else 0
-        if place == len(self._ids) or self._ids[place] != key:
-            return None
-        return [column[place].as_py() for column in self._columns]
-
-    def rows(self) -> Iterator[list[Any]]:
-        """All rows, in the order of ids."""
-        for batch in self.table.to_batches(max_chunksize=_BATCH):
-            yield from map(list, zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        return self.some([doc_id]).get(doc_id)
 
     def replaced(self, gone: Collection[str], rows: Iterable[Mapping[str, Any]]) -> Keyed:
         """The same without the rows of `gone` and with these, each in place of one that it had before."""
         import pyarrow as pa
-        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
 
-        schema, stream = self.table.schema, iter(rows)
-        batches = [schema.empty_table()]
-        while batch := list(islice(stream, _BATCH)):
-            batches.append(pa.Table.from_pylist(batch, schema=schema))
-        made = pa.concat_tables(batches)
-        name = schema.names[0]
-        leaving = pa.chunked_array([pa.array(list(gone), pa.string()), *made[name].chunks])
-        kept = self.table.filter(pc.invert(pc.is_in(self.table[name], value_set=leaving)))
-        return type(self)(pa.concat_tables([kept, made]).sort_by(name))
+        stream, ids = iter(rows), [encoded(list(gone))]
+        spool = tempfile.TemporaryFile()  # noqa: SIM115 (closed with what reads it)
+        with pq.ParquetWriter(spool, self.schema) as writer:
+            while some := list(islice(stream, _BATCH)):
+                made = pa.RecordBatch.from_pylist(some, schema=self.schema)
+                ids.append(encoded(made.column(0)))
+                writer.write_batch(made)
+        return type(self)(pq.ParquetFile(spool), before=self, without=joined(ids).sorted())
 
 
 class Snapshot(Keyed):
@@ -115,32 +151,41 @@ class Snapshot(Keyed):
 
     def get(self, doc_id: str) -> Entry | None:
         """A document's entry; None if the index does not hold it."""
-        row = self.row(doc_id)
-        return None if row is None else Entry(**dict(zip(self.table.schema.names, row, strict=True)))
+        return self.get_some([doc_id]).get(doc_id)
+
+    def get_some(self, doc_ids: Collection[str]) -> dict[str, Entry]:
+        """Id -> entry of those of the documents that the index holds, found in one pass."""
+        return {doc_id: self._entry(row) for doc_id, row in self.some(doc_ids).items()}
 
     def entries(self) -> Iterator[Entry]:
-        """Every entry, in the order of ids."""
-        names = self.table.schema.names
-        return (Entry(**dict(zip(names, row, strict=True))) for row in self.rows())
+        """Every entry."""
+        return map(self._entry, self.rows())
 
-    def of_source(self, source: str) -> Iterator[str]:
-        """The ids of the documents of one source."""
-        return (doc_id for doc_id, _ in self.paths_of(source))
+    def paths(self, doc_ids: Texts) -> Iterator[tuple[str, str]]:
+        """(id, path) of those of some documents, in order, that the index holds."""
+        import pyarrow as pa
 
-    def paths_of(self, source: str) -> Iterator[tuple[str, str]]:
-        """(id, path) of the documents of one source."""
-        import pyarrow.compute as pc
+        for batch in self.batches(["doc_id", "path"]) if len(doc_ids) else ():
+            found = batch.filter(pa.array(doc_ids.places(encoded(batch.column(0))) >= 0))
+            yield from zip(*(column.to_pylist() for column in found.columns), strict=True)
 
-        mine = self.table.filter(pc.equal(self.table["source"], source))
-        for batch in mine.select(["doc_id", "path"]).to_batches(max_chunksize=_BATCH):
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    def held(self) -> Held:
+        """What a store that agrees holds."""
+        builder = HeldBuilder()
+        for batch in self.batches(["doc_id", "content_digest", "chunks"]):
+            ids, digests, chunks = batch.columns
+            builder.add(ids, digests, chunks)
+        return builder.done()
 
     @property
     def chunks(self) -> int:
         """How many chunks all documents have."""
         import pyarrow.compute as pc
 
-        return int(pc.sum(self.table["chunks"]).as_py() or 0)
+        return sum(pc.sum(batch.column(0)).as_py() or 0 for batch in self.batches(["chunks"]))
+
+    def _entry(self, row: list[Any]) -> Entry:
+        return Entry(**dict(zip(self.names, row, strict=True)))
 
 
 class Ledger:
@@ -167,7 +212,7 @@ class Ledger:
 
     def read(self, version: int) -> Snapshot:
         """A snapshot; an empty one for version 0."""
-        return Snapshot(read_parquet(self._snapshot(version)) if version else _schema().empty_table())
+        return Snapshot(_open(self._snapshot(version)) if version else _schema().empty_table())
 
     def version(self) -> int:
         """The current version, whatever release wrote it; 0 if nothing was ever committed."""
@@ -175,22 +220,14 @@ class Ledger:
 
     def sources(self) -> set[str]:
         """The sources of its documents, whatever release wrote them."""
-        version = self.version()
-        if not version:
-            return set()
-        return set(read_parquet(self._snapshot(version), ["source"])["source"].unique().to_pylist())
+        sources: set[str] = set()
+        for batch in self._current().batches(["source"]):
+            sources |= set(batch.column(0).unique().to_pylist())
+        return sources
 
     def paths(self, doc_ids: Collection[str]) -> dict[str, str]:
         """Id -> path of those of the documents that it holds, whatever release wrote it."""
-        version = self.version()
-        if not version or not doc_ids:
-            return {}
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        table = read_parquet(self._snapshot(version), ["doc_id", "path"])
-        found = table.filter(pc.is_in(table["doc_id"], value_set=pa.array(doc_ids, pa.string())))
-        return dict(zip(found["doc_id"].to_pylist(), found["path"].to_pylist(), strict=True))
+        return dict(self._current().paths(encoded(sorted(doc_ids))))
 
     def history(self, doc_id: str) -> Iterator[tuple[int, Entry]]:
         """(version, entry) of each version that wrote a document anew, oldest first."""
@@ -211,7 +248,7 @@ class Ledger:
     def commit(self, snapshot: Snapshot, pointer: Pointer, *, expected_version: int) -> None:
         """Write a snapshot, then the pointer to it; StateMovedError if another commit came between."""
         self.expect(expected_version)
-        write_parquet(self._snapshot(pointer.version), snapshot.table)
+        _write(self._snapshot(pointer.version), snapshot)
         write_json(self._pointer, {"schema_version": SCHEMA_VERSION, **asdict(pointer)})
 
     def stamps(self) -> Keyed:
@@ -219,12 +256,15 @@ class Ledger:
         import pyarrow as pa
 
         if self._stamps.exists():
-            return Keyed(read_parquet(self._stamps))
+            return Keyed(_open(self._stamps))
         return Keyed(pa.schema([(name, pa.string()) for name in STAMP_COLUMNS]).empty_table())
 
     def write_stamps(self, stamps: Keyed) -> None:
         """Replace the cache of stamps."""
-        write_parquet(self._stamps, stamps.table)
+        _write(self._stamps, stamps)
+
+    def _current(self) -> Snapshot:
+        return self.read(self.version())
 
     def _snapshot(self, version: int) -> UPath:
         return self._folder / f"{version:08d}.parquet"
@@ -238,3 +278,51 @@ def _schema() -> pa.Schema:
 
     numbers = {"chunks": pa.int32()}
     return pa.schema([(name, numbers.get(name, pa.string())) for name in Entry.__dataclass_fields__])
+
+
+def _open(path: UPath) -> pq.ParquetFile:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path.path if is_local(path) else path.open("rb"))
+
+
+def _write(path: UPath, rows: Keyed) -> None:
+    """Write rows as one Parquet file, some at a time; a reader sees the old file or the new one, never a part."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _new_file(path) as file, pq.ParquetWriter(file, rows.schema, compression="zstd") as writer:
+        waiting, number = [], 0
+        for batch in rows.batches():  # gathered, so that the groups of rows do not become smaller from commit to commit
+            waiting.append(batch)
+            number += batch.num_rows
+            if number >= _GROUP:
+                writer.write_table(pa.Table.from_batches(waiting))
+                waiting, number = [], 0
+        writer.write_table(pa.Table.from_batches(waiting, rows.schema))
+
+
+@contextmanager
+def _new_file(path: UPath) -> Iterator[IO[bytes]]:
+    """A file to fill, which then takes its place at once; nothing remains of it after an error."""
+    if not is_local(path):
+        with tempfile.NamedTemporaryFile() as file:
+            yield file
+            file.flush()
+            if path.protocol == "memory":
+                path.parent.mkdir(parents=True, exist_ok=True)
+            path.fs.put_file(file.name, path.path)
+        return
+    target = path.path
+    os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120 (as storage.write_bytes)
+    temporary = f"{target}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as file:  # noqa: PTH123
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)  # noqa: PTH105
+    except BaseException:
+        if os.path.exists(temporary):  # noqa: PTH110
+            os.unlink(temporary)  # noqa: PTH108
+        raise

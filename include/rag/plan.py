@@ -1,6 +1,6 @@
 """plan(): the source's listing against ledger, store and quarantine -> what to add, change and delete, in shards.
 
-The listing is a stream and so is what is due: of each document only its id is held.
+The listing is a stream and so is what is due: of each document that was indexed before only some digests are held.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 from upath import UPath
 
 from include.errors import UserError
 from include.rag.config import IngestConfig
-from include.rag.ledger import Entry, Ledger
+from include.rag.known import Known, Marked, Stamps
+from include.rag.ledger import Ledger, Snapshot
 from include.rag.quarantine import NOT_THE_DATA, Quarantine
 from include.rag.source import FolderSource, Found
+from include.rag.stores.held import Held, encoded
 from include.storage import digest, read_json, read_jsonl, write_json, write_jsonl
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 MAX_SHARDS = 200
 """Their names travel in one XCom, which stays below 4 KB; a plan of more documents makes larger shards."""
 REPORT_EVERY = 10_000
+_LOOKED_UP = 1000
+"""Files that are compared at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,13 +95,13 @@ def make_plan(config: IngestConfig) -> Plan:
         aside = ", ".join(f"{count} {kind}" for kind, count in sorted(comparison.source.skipped.items()))
         raise UserError(f"source {config.source} holds no document that can be read; left aside: {aside or 'nothing'}")
     leaving, gone = comparison.leaving(), comparison.gone()
-    stray = comparison.stray()
+    stray = set(comparison.stray.missing())
     plan = Plan(
-        found=len(comparison.found),
+        found=comparison.found,
         unchanged=comparison.unchanged,
         still_quarantined=comparison.still_quarantined,
         deleted=len(leaving),
-        indexed=comparison.indexed(),
+        indexed=comparison.indexed,
         skipped=comparison.source.skipped.total(),
         blocks=blocks,
         shards=tuple(f"shard-{number:04d}" for number in range(min(blocks, MAX_SHARDS))),
@@ -106,7 +111,7 @@ def make_plan(config: IngestConfig) -> Plan:
     write_jsonl(deleted_uri(config), ({"doc_id": doc_id, "path": leaving[doc_id]} for doc_id in sorted(leaving)))
     unasked = sorted((gone - leaving.keys()) | stray)
     write_jsonl(_folder(config) / "stray.jsonl", ({"doc_id": doc_id} for doc_id in unasked))
-    write_jsonl(_folder(config) / "drifted.jsonl", ({"doc_id": doc_id} for doc_id in comparison.drifted))
+    write_jsonl(_folder(config) / "drifted.jsonl", ({"doc_id": doc_id} for doc_id in comparison.drifted.found()))
     write_jsonl(_folder(config) / "restamped.jsonl", comparison.restamped)
     write_jsonl(_folder(config) / "quarantined.jsonl", comparison.kept_letters)
     write_json(_folder(config) / "plan.json", asdict(plan))
@@ -170,23 +175,33 @@ class _Comparison:
 
     def __init__(self, config: IngestConfig, ledger: Ledger, *, base: int, now: int) -> None:
         self._config = config
-        self._before = ledger.read(base)
-        self._now = self._before if now == base else ledger.read(now)
-        self._live = self._before if (live := _live_ledger(config)) is None else live.read(live.version())
-        self._stamps = ledger.stamps()
-        self._held = config.open_store().documents()
+        before = ledger.read(base)
+        current = before if now == base else ledger.read(now)
+        self._live_rows = before if (live := _live_ledger(config)) is None else live.read(live.version())
+        self._rows = current
+        self._before = self._known(before)
+        self._now = self._before if current is before else self._known(current)
+        self._live = self._before if self._live_rows is before else self._known(self._live_rows)
+        held = Held.of(config.open_store().documents())
+        self.drifted = Marked(current.held().differing(held))
+        """Documents of which the store does not hold what the ledger says."""
+        unknown = self._before.ids.places(held.ids) < 0
+        unknown &= self._now.ids.places(held.ids) < 0
+        self.stray = Marked(held.ids.take(unknown))
+        """Documents that lie in the store though no ledger knows them."""
+        del held, unknown  # before the stamps take as much
+        self._stamps = Stamps(ledger.stamps())
         self._quarantine = Quarantine(config.home)
         self.source = FolderSource(config)
-        self.found: set[str] = set()
+        self.found = 0
         self.unchanged = 0
         self.still_quarantined = 0
         self.restamped: list[dict[str, str]] = []
         self.kept_letters: list[dict[str, Any]] = []
-        self.drifted: list[str] = []
 
-    @cached_property
-    def _wanted(self) -> tuple[str, str]:
-        return pipeline_name(self._config), self._config.use_case
+    def _known(self, snapshot: Snapshot) -> Known:
+        config = self._config
+        return Known(snapshot, source=config.source, pipeline=pipeline_name(config), use_case=config.use_case)
 
     @cached_property
     def _reader(self) -> str:
@@ -194,24 +209,36 @@ class _Comparison:
 
     def due(self) -> Iterator[Due]:
         """What must be read, in the order of the listing."""
-        for found in self.source.list():
-            doc_id = document_id(self._config.source, found.path)
-            self.found.add(doc_id)
-            if len(self.found) % REPORT_EVERY == 0:
-                log.info("compared %d documents", len(self.found))
-            is_drifted = self._is_drifted(doc_id)
-            if is_drifted:
-                self.drifted.append(doc_id)
-            digest_now, is_news = self._digest(doc_id, found)
+        listing = self.source.list()
+        while some := list(islice(listing, _LOOKED_UP)):
+            yield from self._due(some)
+            self.found += len(some)
+            if self.found % REPORT_EVERY == 0:
+                log.info("compared %d documents", self.found)
+
+    def _due(self, some: list[Found]) -> Iterator[Due]:
+        ids = [document_id(self._config.source, found.path) for found in some]
+        keys = encoded(ids)
+        before = self._before.find(keys)
+        now = before if self._now is self._before else self._now.find(keys)
+        if self._live is not self._before:
+            self._live.find(keys)
+        is_drifted = self.drifted.find(keys) >= 0
+        self.stray.find(keys)
+        stamped = self._stamps.look_up(keys, [found.stamp for found in some])
+        for number, (doc_id, found) in enumerate(zip(ids, some, strict=True)):
+            is_known = before[number] >= 0
+            digest_now, is_news = self._digest(doc_id, found, stamped[number], is_known=is_known)
             letters = self._quarantine.of(doc_id, digest_now)
             of_records = [letter for letter in letters if letter["locator"] is not None]
             if self._is_held_back(letters):
                 self.still_quarantined += 1
                 self.kept_letters += letters
             elif (
-                not is_drifted
+                not is_drifted[number]
                 and not (of_records and self._config.replay_quarantine)
-                and self._is_unchanged(doc_id, digest_now)
+                and self._before.is_same(before[number], digest_now)
+                and self._now.is_same(now[number], digest_now)
             ):
                 self.unchanged += 1
                 self.kept_letters += of_records
@@ -220,7 +247,7 @@ class _Comparison:
                 yield Due(
                     doc_id=doc_id,
                     path=found.path,
-                    action="changed" if self._before.get(doc_id) else "added",
+                    action="changed" if is_known else "added",
                     stamp=found.stamp,
                     size=found.size,
                     attempt=max((one["attempt"] + (not self._is_own(one)) for one in letters), default=1),
@@ -230,31 +257,26 @@ class _Comparison:
 
     def leaving(self) -> dict[str, str]:
         """Documents of this source that readers would miss, id -> path: the live version has them, the listing not."""
-        snapshots = {id(one): one for one in (self._live, self._now if self._live is self._before else self._live)}
-        pairs = (pair for one in snapshots.values() for pair in one.paths_of(self._config.source))
-        return {doc_id: path for doc_id, path in pairs if doc_id not in self.found}
+        paths = dict(self._live_rows.paths(self._live.missing()))
+        if self._live is self._before:
+            paths |= dict(self._rows.paths(self._now.missing()))
+        return paths
 
+    @property
     def indexed(self) -> int:
         """Documents of this source that readers found when the run began."""
-        return sum(1 for _ in self._live.paths_of(self._config.source))
+        return int(self._live.is_mine.sum())
 
     def gone(self) -> set[str]:
         """Documents that the run's version has of this source, and the listing has not."""
-        gone = set(self._before.of_source(self._config.source))
-        return (gone | set(self._now.of_source(self._config.source))) - self.found
+        return set(self._before.missing()) | set(self._now.missing())
 
-    def stray(self) -> set[str]:
-        """Documents that lie in the store though no ledger, and no file, knows them."""
-        unknown = (doc_id for doc_id in self._held if doc_id not in self.found)
-        return {doc_id for doc_id in unknown if not self._now.get(doc_id) and not self._before.get(doc_id)}
-
-    def _digest(self, doc_id: str, found: Found) -> tuple[str, bool]:
+    def _digest(self, doc_id: str, found: Found, stamped: str | None, *, is_known: bool) -> tuple[str, bool]:
         """A known document's digest, and whether it had to be read for it; empty for one that is due anyway."""
-        row = self._stamps.row(doc_id)
-        if row is None and self._before.get(doc_id) is None and not self._quarantine.knows(doc_id):
+        if stamped is None and not is_known and not self._quarantine.knows(doc_id):
             return "", False
-        if row is not None and found.stamp and row[1] == found.stamp:
-            return str(row[2]), False
+        if stamped:
+            return stamped, False
         try:
             return self.source.digest(found.path), True
         except OSError:
@@ -273,21 +295,6 @@ class _Comparison:
     def _is_own(self, letter: dict[str, Any]) -> bool:
         """Whether this very run wrote a letter, and is planned again: it comes to the same work as before."""
         return bool(letter["run_id"] == self._config.run_id)
-
-    def _is_drifted(self, doc_id: str) -> bool:
-        """Whether the store does not hold of a document what the ledger says."""
-        entry = self._now.get(doc_id)
-        return (entry.held if entry else None) != self._held.get(doc_id)
-
-    def _is_unchanged(self, doc_id: str, digest_now: str) -> bool:
-        """Whether ledgers and source agree on a document, as made by the wanted pipeline and use case."""
-        entries: list[Entry | None] = [self._before.get(doc_id)]
-        if self._now is not self._before:
-            entries.append(self._now.get(doc_id))
-        for entry in entries:
-            if entry is None or (entry.pipeline, entry.use_case) != self._wanted or entry.content_digest != digest_now:
-                return False
-        return True
 
 
 def _live_ledger(config: IngestConfig) -> Ledger | None:

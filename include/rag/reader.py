@@ -1,6 +1,7 @@
 """Documents are read in a process of their own, so that a bad one takes down nothing but that process.
 
 A loop, a bomb or a crash in a parser becomes a DocumentError of that document, and a fresh process reads the next one.
+Small files that are decoded and not parsed have no such parser, and are read right here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ import include
 from include.errors import DocumentError, UserError
 from include.rag import reading_process as child
 from include.rag.document import Document
+from include.rag.loaders import ONLY_DECODED, load
+
+LOADER = f"{load.__module__}:{load.__name__}"
+DECODED_HERE = 1 << 20
+"""Bytes of a file that is only decoded, up to which the reading process, and its bound of memory, are not needed."""
 
 _ENVIRONMENT = ("LD_LIBRARY_PATH", "TMPDIR")
 """All that the process inherits; credentials stay out of the reach of what parses unknown bytes."""
@@ -61,11 +67,11 @@ class Limits:
 class Reader(AbstractContextManager["Reader"]):
     """Reads documents one after the other in one process, which lives as long as the context; not for several threads.
 
-    The process starts with the first document and is replaced when one has killed it. If this process is killed, it
-    ends at once when idle, and otherwise when its limits end it.
+    The process starts with the first document that needs it and is replaced when one has killed it. If this process is
+    killed, it ends at once when idle, and otherwise when its limits end it.
     """
 
-    def __init__(self, limits: Limits | None = None, loader: str = "include.rag.loaders:load") -> None:
+    def __init__(self, limits: Limits | None = None, loader: str = LOADER) -> None:
         self._limits = limits or Limits()
         self._loader = loader
         self._process: subprocess.Popen[bytes] | None = None
@@ -83,6 +89,8 @@ class Reader(AbstractContextManager["Reader"]):
         if len(data) > self._limits.document_mb << 20:
             size = f"{len(data) / 2**20:,.1f} MiB"
             raise DocumentError(f"file of {size}; the limit is {self._limits.document_mb:,} MiB", "size_limit")
+        if self._loader == LOADER and len(data) <= DECODED_HERE and name.lower().endswith(ONLY_DECODED):
+            return self._decode(data, name)
         used = self._process is not None
         answer = self._ask(data, name)
         if used and isinstance(answer, DocumentError) and answer.fault != "time_limit":
@@ -91,6 +99,14 @@ class Reader(AbstractContextManager["Reader"]):
         if isinstance(answer, DocumentError):
             raise answer
         return child.decode(answer)
+
+    def _decode(self, data: bytes, name: str) -> Document:
+        try:
+            document = load(data, name)
+            child.check_characters(document, self._limits.text_characters)
+        except DocumentError as error:
+            raise DocumentError(child.one_line(str(error)), error.fault) from None
+        return document
 
     def _ask(self, data: bytes, name: str) -> bytes | DocumentError:
         """The answer of the reading process, or what it died of."""

@@ -84,6 +84,16 @@ def decode(answer: bytes) -> Document:
     return Document(**fields)
 
 
+def check_characters(document: Document, limit: int) -> None:
+    """DocumentError if there is more text than the limit; a long heading stands beside each of its sections."""
+    beside = sum(len(one.locator or "") + sum(map(len, one.headings)) for one in document.sections)
+    rejects = sum(len(one.locator) + len(one.reason) for one in document.rejects)
+    characters = len(document.title) + len(document.text) + beside + rejects
+    if characters > limit:
+        reason = f"{characters:,} characters of text, headings and locators; the limit is {limit:,}"
+        raise DocumentError(reason, "size_limit")
+
+
 def one_line(text: str) -> str:
     """Text for a log or a report: on one line, short, and nothing that UTF-8 cannot write."""
     line = " ".join(text[: 10 * _REASON_CHARACTERS].split()).encode(errors="replace").decode()
@@ -144,9 +154,7 @@ def _allow_processor_time(seconds: float) -> None:
 def _answer(load: Callable[[bytes, str], Document], data: bytes, name: str, text_characters: int) -> bytes:
     try:
         document = load(data, name)
-        if (characters := _characters(document)) > text_characters:
-            reason = f"{characters:,} characters of text, headings and locators; the limit is {text_characters:,}"
-            raise DocumentError(reason, "size_limit")
+        check_characters(document, text_characters)
         return encode(document)
     except Exception as error:
         if _is_out_of_memory(error):
@@ -161,13 +169,6 @@ def _verdict(error: Exception) -> tuple[str, Fault]:
     if isinstance(error, ModuleNotFoundError):
         return f"its loader needs a library that is not installed: {error}", "unsupported"
     return f"{type(error).__name__}: {error}", "malformed"
-
-
-def _characters(document: Document) -> int:
-    """How much text an answer carries: a long heading stands beside each of its sections."""
-    beside = sum(len(one.locator or "") + sum(map(len, one.headings)) for one in document.sections)
-    rejects = sum(len(one.locator) + len(one.reason) for one in document.rejects)
-    return len(document.title) + len(document.text) + beside + rejects
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

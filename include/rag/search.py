@@ -101,7 +101,7 @@ def open_version(versions: Versions, number: int) -> tuple[Embedder, Reader]:
             f"{versions} was built with embedder {spec.embedder_version}, which here is {embedder.name}: put back "
             "its settings, or run the DAG rag_ingestion, which builds the next version"
         )
-    return embedder, versions.open(number, spec)
+    return embedder, versions.reader(number)
 
 
 def fuse(full_text: Iterable[Hit], dense: Iterable[Hit]) -> list[Passage]:
@@ -137,7 +137,10 @@ def reciprocal_ranks(sides: Iterable[Sequence[Key]]) -> dict[Key, float]:
 _STORED = ("text", "title", "path", "locator", "start", "end", "page", "source", "doc_id", "id")
 
 
-@lru_cache(maxsize=2)
 def _embedder(name: str) -> Embedder:
-    """Loading a model takes longer than a search; a process keeps the ones it used."""
-    return embeddings.get_embedder(name)
+    """A model that needs packages is loaded into the process, which takes longer than a search: it is kept."""
+    embedder = embeddings.get_embedder(name)
+    return _loaded(name) if embedder.packages else embedder
+
+
+_loaded = lru_cache(maxsize=2)(embeddings.get_embedder)

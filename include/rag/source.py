@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from upath import UPath
 
@@ -52,6 +52,7 @@ class FolderSource:
 
     def __init__(self, config: IngestConfig) -> None:
         self._folder = location(config.source)
+        self._local: str | None = self._folder.path if is_local(self._folder) else None
         self._storage = _inside(self._folder, location(config.root))
         self._include: Sequence[str] = config.include
         self._exclude: Sequence[str] = config.exclude
@@ -64,7 +65,7 @@ class FolderSource:
         Half a listing would look as if the other half had been deleted.
         """
         self.skipped.clear()
-        found = _walk_local(self._folder.path) if is_local(self._folder) else _walk_remote(self._folder)
+        found = _walk_remote(self._folder) if self._local is None else _walk_local(self._local)
         for file, problem in found:
             if self._is_hidden_or_ours(file.path):
                 continue
@@ -76,11 +77,14 @@ class FolderSource:
 
     def read(self, path: str) -> bytes:
         """A document's bytes; FileNotFoundError if it is gone, another OSError if it cannot be read."""
-        return (self._folder / path).read_bytes()
+        if self._local is None:
+            return (self._folder / path).read_bytes()
+        with self._open(path) as file:
+            return file.read()
 
     def digest(self, path: str) -> str:
         """The digest of a document's bytes, as of content_digest(), without holding them all."""
-        with (self._folder / path).open("rb") as file:
+        with self._open(path) as file:
             state = hashlib.sha256()
             while block := file.read(1 << 20):
                 state.update(block)
@@ -91,13 +95,19 @@ class FolderSource:
 
         Bytes belong to the stamp that was listed only if it is still the same after they were read.
         """
-        place = self._folder / path
         try:
-            if is_local(place):
-                return _stat(path, place.path)[0].stamp
+            if self._local is not None:
+                return _stat(path, os.path.join(self._local, path))[0].stamp  # noqa: PTH118
+            place = self._folder / path
             return _etag(place.fs.info(place.path))
         except OSError:
             return ""
+
+    def _open(self, path: str) -> IO[bytes]:
+        # Plain strings where they can be: to join and open a UPath costs more than to read a small document.
+        if self._local is None:
+            return (self._folder / path).open("rb")
+        return open(os.path.join(self._local, path), "rb")  # noqa: PTH118, PTH123
 
     def _is_hidden_or_ours(self, path: str) -> bool:
         if any(part.startswith(".") for part in path.split("/")):

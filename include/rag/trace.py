@@ -45,6 +45,11 @@ def trace(chunk_id: str, *, index: str, tenant: str | None = None, settings: Set
     settings = settings or load_settings()
     versions = Versions(settings.root, checked("tenant", tenant or settings.tenant), checked("index", index))
     number, embedder, store = live_version(versions)
+    if adopted := versions.get(number).adopted:
+        raise UserError(
+            f"the live {version_name(number)} of index {index!r} was adopted from {adopted.place}: no run of ours "
+            "built it, and no ledger knows where its chunks are from"
+        )
     # Any vector will do: the filter leaves one row, whatever the store.
     found = store.dense(np.eye(1, embedder.dimension, dtype=np.float32)[0], 1, {"id": chunk_id})
     if not found:

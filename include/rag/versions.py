@@ -22,11 +22,13 @@ from include.contracts import now
 from include.errors import StateMovedError, UserError
 from include.models.embeddings import get_embedder
 from include.rag.ledger import SCHEMA_VERSION as LEDGER_SCHEMA
-from include.rag.stores import ROWS_SCHEMA, Place, Store, open_store
+from include.rag.stores import ROWS_SCHEMA, Place, Reader, Store, open_store
 from include.storage import exclusive, location, read_json, write_json
 
 EARLIER_LAYOUT = 0
 """Number of the version that an earlier release left in the index's folder itself; it is read until one replaces it."""
+ADOPTED = "adopted"
+"""Chunker and schema of a version that was built elsewhere, so that no run takes it for its own."""
 _EARLIER_NAMES = ("ledger", "lancedb", "parts", "stamps.parquet", "quarantine.jsonl", "quality.json")
 
 
@@ -45,6 +47,21 @@ class Spec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Adopted:
+    """Where a version lies that somebody else built; we only read it, and forget it when it is removed."""
+
+    place: str
+    """An index of OpenSearch at the configured server, or the URI of a LanceDB folder and `#` with a table."""
+    fields: dict[str, str]
+    """What text, vector, id, title, path and headings are called there."""
+    source: str | None
+    """URI that the paths belong to, as runs name it; None: documents cannot be compared with those of a run."""
+    rows: int
+    """As counted when it was adopted."""
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Version:
     """One version of an index, and the run that began it."""
 
@@ -52,6 +69,8 @@ class Version:
     spec: Spec
     run_id: str
     created_at: str
+    adopted: Adopted | None = None
+    """Set if it was built elsewhere; it has no ledger then, and no run."""
 
     @property
     def name(self) -> str:
@@ -95,15 +114,30 @@ class Versions:
         tenant, index = self._names
         return f"index {index!r} of tenant {tenant!r} below {self._root}"
 
+    @property
+    def tenant(self) -> str:
+        """Whose index it is."""
+        return self._names[0]
+
     def home_of(self, number: int) -> UPath:
         """The folder of one version."""
         return self.home if number == EARLIER_LAYOUT else self.home / "versions" / version_name(number)
 
     def open(self, number: int, spec: Spec) -> Store:
-        """The store of a version; in the process that uses it, as stores.open_store() says."""
+        """The store of a version of ours; in the process that uses it, as stores.open_store() says."""
+        assert spec.chunker != ADOPTED, "what was built elsewhere is read by reader() and never written"
         alias = ".".join((load_settings().opensearch_prefix, *self._names))  # no part holds a dot
         place = Place(home=self.home_of(number), name=f"{alias}.{version_name(number)}", alias=alias)
         return open_store(spec.store, place, get_embedder(spec.embedder).dimension)
+
+    def reader(self, number: int) -> Reader:
+        """What searches a version, whoever built it; UserError if an adopted one is not as it was."""
+        version = self.get(number)
+        if version.adopted is None:
+            return self.open(number, version.spec)
+        from include.rag.stores.adopted import open_adopted
+
+        return open_adopted(version.spec.store, version.adopted, get_embedder(version.spec.embedder), self.tenant)
 
     def live(self) -> Live:
         """The pointer as it stands; no version if none ever went live."""
@@ -130,7 +164,8 @@ class Versions:
             there = ", ".join(one.name for one in self.all()) or "none"
             raise UserError(f"{self} has no version {number}; there is {there}")
         value = read_json(record)
-        return Version(**{**value, "spec": Spec(**value["spec"])})
+        adopted = Adopted(**value["adopted"]) if value.get("adopted") else None
+        return Version(**{**value, "spec": Spec(**value["spec"]), "adopted": adopted})
 
     def choose(self, spec: Spec, run_id: str, *, rebuild: bool = False) -> Version:
         """The version that a run works on: the one it began, the live one, one that waits to go live, or a new one.
@@ -151,10 +186,26 @@ class Versions:
                     f"{back[-1].name} was built by these Params ({spec}) and rolled back: take those of the live "
                     f"{version_name(live.version or 0)} ({self.get(live.version or 0).spec}), or set rebuild to true"
                 )
-            return self._begin(spec, run_id, 1 + max((one.number for one in there), default=0))
+            return self._begin(spec, run_id)
 
-    def _begin(self, spec: Spec, run_id: str, number: int) -> Version:
-        version = Version(number=number, spec=spec, run_id=run_id, created_at=_stamp())
+    def expect_adoptable(self) -> None:
+        """UserError if a version of ours is live: what was built elsewhere comes before those, never after."""
+        live = self.live().version
+        if live is not None and self.get(live).adopted is None:
+            name = version_name(live)
+            raise UserError(f"{self} has the live {name}, which was built here: adopt under another name of an index")
+
+    def adopt(self, spec: Spec, adopted: Adopted) -> Version:
+        """Let readers have what somebody else built; UserError as expect_adoptable()."""
+        with self.held(), exclusive(self.home / "versions.lock"):
+            self.expect_adoptable()
+            version = self._begin(spec, "", adopted)
+            self.go_live(version.number, by=adopted.by)
+        return version
+
+    def _begin(self, spec: Spec, run_id: str, adopted: Adopted | None = None) -> Version:
+        number = 1 + max((one.number for one in self.all()), default=0)
+        version = Version(number=number, spec=spec, run_id=run_id, created_at=_stamp(), adopted=adopted)
         write_json(self.home_of(number) / "version.json", asdict(version))
         return version
 
@@ -198,7 +249,7 @@ class Versions:
         return [one for one in self.all() if one.number not in kept and one.number < live.version]
 
     def remove(self, version: Version) -> None:
-        """Delete the folder of a version that is not live; its store is dropped before."""
+        """Delete the folder of a version that is not live; a store of ours is dropped before."""
         if version.number == self.live().version:
             raise UserError(f"{version.name} is live and cannot be removed")
         home = self.home_of(version.number)
@@ -253,4 +304,5 @@ def shown(versions: Versions) -> Iterator[str]:
         states = {live.version: "live"} | dict.fromkeys(live.rolled_back, "rolled back")
         state = states.get(one.number, "former" if one.number in live.former else "waiting")
         since = datetime.fromisoformat(one.created_at).strftime("%Y-%m-%d %H:%M") if one.created_at else "earlier"
-        yield f"{one.name}  {state:<11}  begun {since}  {one.spec}"
+        begun, where = ("adopted", f", place={one.adopted.place}") if one.adopted else ("begun", "")
+        yield f"{one.name}  {state:<11}  {begun} {since}  {one.spec}{where}"

@@ -11,6 +11,7 @@ from include.rag import deletions
 from include.rag.config import IngestConfig
 from include.rag.embed import Outcome, read_result
 from include.rag.plan import Plan, read_deleted, read_drifted, read_kept_letters, read_stray, reader_name
+from include.rag.stores.held import Texts, encoded, joined
 from include.storage import digest, read_json, write_json
 
 _REFUSED = "refused.json"
@@ -23,8 +24,10 @@ class Work:
     config: IngestConfig
     plan: Plan
     parts: tuple[str, ...]
-    stored: frozenset[str]
-    """Ids of documents that the store shall hold anew."""
+    stored: Texts
+    """Ids of documents that the store shall hold anew, sorted; some of them without a chunk."""
+    emptied: tuple[str, ...]
+    """Ids of those that have none."""
     deleted: tuple[str, ...]
     """Ids of documents that are gone from the source; and of those whose chunks are not what the ledger says, where
     this run cannot write them anew."""
@@ -41,16 +44,21 @@ class Work:
             for outcome in read_result(self.config, shard)["outcomes"]:
                 yield _as_stored(outcome, self.refused)
 
+    def stored_outcomes(self) -> Iterator[Outcome]:
+        """What became of each document that the store shall hold anew."""
+        return (outcome for outcome in self.outcomes() if _is_stored(outcome))
+
     @property
     def work_digest(self) -> str:
         """Names this work: the same digest by the same run is the same commit."""
-        return digest(*self.parts, "deleted", *self.deleted, "stored", *sorted(self.stored))
+        return digest(*self.parts, "deleted", *self.deleted, "stored", *self.stored)
 
 
 def read_work(config: IngestConfig, plan: Plan) -> Work:
     """Gather what the shards of a plan left; FileNotFoundError names a shard that left nothing."""
     parts: list[str] = []
-    stored: set[str] = set()
+    stored: list[Texts] = []
+    emptied: list[str] = []
     counts: Counter[str] = Counter()
     file = config.run_home / _REFUSED
     refused: dict[str, list[str]] = read_json(file) if file.exists() else {}
@@ -58,6 +66,7 @@ def read_work(config: IngestConfig, plan: Plan) -> Work:
     for shard in plan.shards:
         result = read_result(config, shard)
         parts += result["parts"]
+        kept: list[str] = []
         for one in result["outcomes"]:
             outcome = _as_stored(one, refused)
             counts[outcome.status] += 1
@@ -65,22 +74,27 @@ def read_work(config: IngestConfig, plan: Plan) -> Work:
             counts["chunks_written"] += outcome.chunks
             if outcome.status == "ok":
                 counts[outcome.action] += 1
-            if outcome.status in ("ok", "empty"):
-                stored.add(outcome.doc_id)
+            if _is_stored(outcome):
+                kept.append(outcome.doc_id)
+                if not outcome.chunks:
+                    emptied.append(outcome.doc_id)
             elif outcome.fault == "refused":
                 unwanted.append(outcome.doc_id)
+        stored.append(encoded(kept))
         counts.update({name: result[name] for name in ("chunks_embedded", "chunks_reused")})
     leaving = [doc_id for doc_id, _ in read_deleted(config)]
     if not deletions.approved(config, leaving):
         counts["deletions_held"], leaving = len(leaving), []
     counts["deleted"] = len(leaving)
-    drifted = (doc_id for doc_id in read_drifted(config) if doc_id not in stored)
+    all_stored = joined(stored).sorted()
+    drifted = encoded(read_drifted(config))
     return Work(
         config=config,
         plan=plan,
         parts=tuple(parts),
-        stored=frozenset(stored),
-        deleted=(*leaving, *read_stray(config), *drifted, *unwanted),
+        stored=all_stored,
+        emptied=tuple(emptied),
+        deleted=(*leaving, *read_stray(config), *drifted.take(all_stored.places(drifted) < 0), *unwanted),
         refused=refused,
         counts=counts,
     )
@@ -98,6 +112,10 @@ def _as_stored(outcome: Outcome, refused: Mapping[str, list[str]]) -> Outcome:
     if seen != outcome.content_digest or not seen:
         return outcome
     return replace(outcome, status="quarantined", stage="index", fault="refused", reason=why, chunks=0, rejects=())
+
+
+def _is_stored(outcome: Outcome) -> bool:
+    return outcome.status in ("ok", "empty")
 
 
 def dead_letters(work: Work) -> list[DeadLetter]:

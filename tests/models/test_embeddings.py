@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,19 @@ def test_a_text_over_the_limit_is_cut_and_not_refused() -> None:
 def test_any_text_has_a_unit_vector(texts: list[str]) -> None:
     for name in LOCAL:
         assert np.allclose(np.linalg.norm(get_embedder(name).embed(texts), axis=1), 1, atol=1e-4)
+
+
+@given(st.lists(st.text(max_size=80) | st.text(st.characters(max_codepoint=127), max_size=80), max_size=4))
+def test_hashing_counts_words_and_signs_and_adds_one_for_each(texts: list[str]) -> None:
+    expected = np.zeros((len(texts), 256), dtype=np.float32)
+    for row, text in enumerate(texts):
+        assert Hashing().count_tokens(text) == len(re.findall(r"\w+|[^\w\s]", text))
+        for word in re.findall(r"\w+|[^\w\s]", text.lower()):
+            value = zlib.crc32(word.encode())
+            expected[row, value % 256] += 1 if value & 0x10000 else -1
+    expected[~expected.any(axis=1), 0] = 1
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert np.array_equal(Hashing().embed(texts), expected)
 
 
 def test_an_unknown_embedder_and_a_missing_package_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

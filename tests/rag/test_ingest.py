@@ -15,7 +15,7 @@ from include.errors import DriftError, StateMovedError
 from include.models.embeddings import Hashing
 from include.rag import embed, pipeline
 from include.rag.ledger import Ledger
-from tests.rag.ingestion import Ingestion, version_home, version_store, write_corpus
+from tests.rag.ingestion import Ingestion, config_of, version_home, version_store, write_corpus
 
 
 @pytest.fixture
@@ -144,6 +144,18 @@ def test_any_step_run_again_comes_to_the_same_index(ingestion: Ingestion, step: 
             assert (counts["added"], counts["documents_total"]) == (8, 8)
     assert (ingestion.rows(), ingestion.ledger()) == (rows, ledger)
     assert embedded == []
+
+
+@pytest.mark.parametrize(("free", "parts"), [({"hashing"}, 1), (set(), 2)])
+def test_a_part_holds_fewer_documents_if_embedding_them_costs_something(
+    free: set[str], parts: int, ingestion: Ingestion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "FREE", free)
+    monkeypatch.setattr(embed, "EMBEDDED_PER_PART", 2)
+    config = ingestion.prepare("run-1")
+    shard = pipeline.plan(config)[0]
+    assert ingestion.embed(config, [shard])[0]["documents"] == 3
+    assert len(embed.read_result(config_of(config), shard)["parts"]) == parts
 
 
 class Crash(BaseException):

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.errors import DocumentError, UserError
+from include.rag import reader as reading
 from include.rag import reading_process
 from include.rag.document import Document, Reject, Section
 from include.rag.reader import Limits, Reader
@@ -119,6 +120,49 @@ def test_a_bad_document_is_refused_and_the_next_one_read(reader: Reader, name: s
 def test_a_parser_that_prints_or_reads_its_input_disturbs_nothing(reader: Reader) -> None:
     assert reader.read(b"", "chatter").text == ""
     assert_reads(reader)
+
+
+# Text that is only decoded
+
+DECODED = {
+    "text": "Zürich,\r\n \u6771\u4eac\r".encode(),
+    "blank": b" \n",
+    "UTF-16": "\ufefftext".encode("utf-16-le"),
+    "half a pair": b"\xff\xfe\x00\xd8",
+    "Latin-1": b"caf\xe9",
+    "NUL": b"a\0b",
+    "the most text": b"x" * (SMALL.text_characters - 1),
+    "too much text": b"x" * SMALL.text_characters,
+}
+
+
+@pytest.mark.parametrize("data", DECODED.values(), ids=DECODED)
+@pytest.mark.parametrize("name", ["a.txt", "folder/A.TEXT", ".txt", "\ud800.txt"])
+def test_small_plain_text_needs_no_process_and_comes_out_as_of_one(
+    name: str, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Reader(SMALL) as here:
+        found = outcome_of(here, data, name)
+        assert children() == []
+    monkeypatch.setattr(reading, "DECODED_HERE", -1)
+    with Reader(SMALL) as there:
+        assert outcome_of(there, data, name) == found
+        assert len(children()) == 1
+
+
+@pytest.mark.parametrize("name", ["a.rst", "a.md", "a.csv", "a.html", "a", "txt"])
+def test_what_is_parsed_needs_the_process(name: str) -> None:
+    with Reader(SMALL) as one:
+        outcome_of(one, b"text", name)
+        assert len(children()) == 1
+
+
+def test_large_plain_text_needs_the_process() -> None:
+    with Reader() as one:
+        one.read(b"x" * reading.DECODED_HERE, "a.txt")
+        assert children() == []
+        one.read(b"x" * (reading.DECODED_HERE + 1), "a.txt")
+        assert len(children()) == 1
 
 
 # Limits
@@ -272,7 +316,7 @@ def test_it_finds_the_package_in_a_dags_folder(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(dags)!r})\n"
         "from include.rag.reader import Reader\n"
-        "with Reader() as reader: print(reader.read(b'found', 'a.txt').text)"
+        "with Reader() as reader: print(reader.read(b'found', 'a.md').text)"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd="/", env={}, capture_output=True, text=True)
     assert (found.stdout, found.stderr) == ("found\n", "")

@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from include.errors import UserError
-from include.rag.stores import MIXED, STORES, Store, check_name, chunk_schema, open_store, vector_digest
+from include.rag.stores import MIXED, Store, check_name, chunk_schema, open_store
 from include.storage import location
-
-DIMENSION = 4
-AXES = np.eye(DIMENSION, dtype=np.float32)
-
-
-def rows(doc_id: str, texts: Sequence[str], tenant: str = "acme", axis: int = 0) -> pa.Table:
-    """Chunks of one document, all along one axis."""
-    schema = chunk_schema(DIMENSION)
-    base: dict[str, Any] = {"doc_id": doc_id, "tenant": tenant, "path": f"{doc_id}.md", "title": doc_id, "ordinal": 0}
-    base |= {
-        "content_digest": f"digest of {doc_id}",
-        "headings": ["A", "B"],
-        "ingested_at": datetime(2026, 1, 1, tzinfo=UTC),
-        "vector": AXES[axis].tolist(),
-    }
-    values = [
-        {**base, "id": f"{doc_id}-{n}", "ordinal": n, "text": text, "embedding_digest": f"embedded {text}"}
-        | {"vector_digest": vector_digest(f"embedded {text}", AXES[axis])}
-        | {"start": 10 * n, "end": 10 * n + len(text), "page": n or None}
-        for n, text in enumerate(texts)
-    ]
-    return pa.Table.from_pylist(values, schema=schema)
+from tests.opensearch.launcher import server
+from tests.opensearch.proxy import Proxy
+from tests.rag.stores.chunks import AXES, DIMENSION, opensearch_at, place, rows
 
 
-@pytest.fixture(params=sorted(STORES))
-def store(request: pytest.FixtureRequest, root: str) -> Store:
-    return open_store(request.param, location(root), DIMENSION)
+@pytest.fixture(params=["lancedb", "opensearch", "opensearch serverless"])
+def store(request: pytest.FixtureRequest, root: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """Each store; of OpenSearch also one behind a proxy that can do no more than a serverless collection."""
+    if request.param == "lancedb":
+        yield open_store("lancedb", place(root), DIMENSION)
+    elif request.param == "opensearch":
+        with opensearch_at(server().url, place(root), monkeypatch) as store:
+            yield store
+    else:
+        with Proxy(server().url) as proxy:
+            proxy.is_serverless = True
+            serverless = opensearch_at(proxy.url, place(root), monkeypatch, service="aoss", engine="faiss")
+            with serverless as store:
+                yield store
 
 
 def test_an_index_that_was_never_written_is_empty(store: Store) -> None:
@@ -50,12 +40,14 @@ def test_an_index_that_was_never_written_is_empty(store: Store) -> None:
     assert store.full_text("word", 5, {}) == []
     store.delete(["nothing"])
     store.finish()
+    store.drop()
 
 
 def test_what_is_written_is_found_by_meaning_and_by_words(store: Store) -> None:
-    store.replace(["a"], rows("a", ["red apples"], axis=0))
+    assert store.replace(["a"], rows("a", ["red apples"], axis=0)) == []
     store.replace(["b"], rows("b", ["green pears"], axis=1))
     assert [hit.id for hit in store.dense(AXES[1], 1, {})] == ["b-0"]
+    assert [hit.id for hit in store.dense(AXES[1], 5, {})] == ["b-0", "a-0"]
     hit = store.full_text("apple", 5, {})[0]
     assert (hit.id, hit.row["text"], hit.row["headings"]) == ("a-0", "red apples", ["A", "B"])
     assert "vector" not in hit.row
@@ -107,8 +99,9 @@ def test_filters_narrow_and_are_never_a_query_language(store: Store) -> None:
     assert [hit.id for hit in store.full_text("shared", 5, {"tenant": "acme"})] == ["a-0"]
     assert [hit.id for hit in store.dense(AXES[0], 5, {"tenant": "other"})] == ["b-0"]
     assert [hit.id for hit in store.dense(AXES[0], 5, {"tenant": "acme", "path": "a.md"})] == ["a-0"]
+    assert [hit.id for hit in store.dense(AXES[0], 5, {"id": "b-0"})] == ["b-0"]
     assert store.dense(AXES[0], 5, {"tenant": "x' OR '1'='1"}) == []
-    with pytest.raises(UserError, match="filter 'text'='shared words' is not known; choose among tenant"):
+    with pytest.raises(UserError, match="filter 'text'='shared words' is not known; choose among id, tenant"):
         store.dense(AXES[0], 5, {"text": "shared words"})
     with pytest.raises(UserError, match="filter 'path'=None is not known"):
         store.dense(AXES[0], 5, {"path": None})  # type: ignore[dict-item]
@@ -131,6 +124,44 @@ def test_a_document_made_of_two_contents_is_told_apart(store: Store) -> None:
     mixed[1]["content_digest"] = "another"
     store.replace(["a"], pa.Table.from_pylist(mixed, schema=chunk_schema(DIMENSION)))
     assert store.documents() == {"a": (MIXED, 2)}
+
+
+def test_a_load_is_whole_after_finish_and_an_error_in_it_comes_out(store: Store) -> None:
+    with store.loading(live=False):
+        store.replace(["a"], rows("a", ["red apples"]))
+        store.replace(["a", "b"], pa.concat_tables([rows("a", ["green apples", "pears"]), rows("b", ["plums"])]))
+        store.delete(["b"])
+    store.finish()
+    assert store.documents() == {"a": ("digest of a", 2)}
+    assert store.full_text("red plums", 5, {}) == []
+    with pytest.raises(KeyError, match="of the load's own"), store.loading(live=True):
+        store.replace(["c"], rows("c", ["cherries"]))
+        raise KeyError("of the load's own")
+    store.finish()
+    assert [hit.id for hit in store.full_text("cherries", 5, {})] == ["c-0"]
+
+
+def test_a_dropped_version_is_empty_and_can_be_made_again(store: Store) -> None:
+    store.replace(["a"], rows("a", ["one"]))
+    store.go_live()
+    store.go_live()
+    for _ in range(2):
+        store.drop()
+        assert store.documents() == {}
+        assert store.dense(AXES[0], 5, {}) == []
+    store.replace(["b"], rows("b", ["two"]))
+    assert store.documents() == {"b": ("digest of b", 1)}
+
+
+def test_every_vector_comes_back_bit_for_bit(store: Store) -> None:
+    numbers = np.random.default_rng(1).standard_normal((64, DIMENSION)).astype(np.float32)
+    numbers[0] = [1e-38, 3.4e38, -1e-45, 1 / 3]  # the ends of float32, one of them subnormal
+    written = [
+        {**row, "vector": vector} for row, vector in zip(rows("a", ["t"] * 64).to_pylist(), numbers, strict=True)
+    ]
+    store.replace(["a"], pa.Table.from_pylist(written, schema=chunk_schema(DIMENSION)))
+    found = store.rows(["a"]).sort_by("ordinal")["vector"].combine_chunks().flatten().to_numpy().reshape(-1, DIMENSION)
+    np.testing.assert_array_equal(found, numbers)
 
 
 def test_an_emptied_index_holds_nothing(store: Store) -> None:
@@ -176,12 +207,21 @@ def test_a_vector_that_is_not_what_was_made_of_its_text_is_not_handed_out(store:
     assert list(store.vectors(["embedded one", "embedded two"])) == ["embedded two"]
 
 
+def test_what_has_another_dimension_is_refused(store: Store, root: str, request: pytest.FixtureRequest) -> None:
+    store.replace(["a"], rows("a", ["one"]))
+    name = "lancedb" if "lancedb" in request.node.name else "opensearch"
+    longer = open_store(name, place(root, store.uri.rsplit("/", 1)[-1]), 2 * DIMENSION)
+    for refused in (longer.documents, lambda: longer.delete(["a"]), lambda: longer.rows(["a"])):
+        with pytest.raises(UserError, match="holds vectors of 4 dimensions, not 8"):
+            refused()
+
+
 def test_a_table_of_another_release_is_refused_and_named(root: str) -> None:
     import lancedb
 
     old = rows("a", ["one"]).drop_columns(["embedding_digest", "start"])
     lancedb.connect(location(root).path + "/lancedb").create_table("chunks", old)
-    store = open_store("lancedb", location(root), DIMENSION)
+    store = open_store("lancedb", place(root), DIMENSION)
     refusals = [store.documents, lambda: store.replace(["a"], rows("a", ["one"]))]
     for refused in refusals:
         with pytest.raises(
@@ -191,14 +231,8 @@ def test_a_table_of_another_release_is_refused_and_named(root: str) -> None:
             refused()
 
 
-def test_vectors_of_another_dimension_are_refused(root: str) -> None:
-    open_store("lancedb", location(root), DIMENSION).replace(["a"], rows("a", ["one"]))
-    with pytest.raises(UserError, match="holds vectors of 4 dimensions, not 8"):
-        open_store("lancedb", location(root), 8).documents()
-
-
 def test_an_unknown_store_and_a_place_it_cannot_use_are_one_line() -> None:
-    with pytest.raises(UserError, match="store 'pinecone' is not known; choose one of lancedb"):
+    with pytest.raises(UserError, match="store 'pinecone' is not known; choose one of lancedb, opensearch"):
         check_name("pinecone")
     with pytest.raises(UserError, match="file:// or s3://, not on memory://"):
-        open_store("lancedb", location("memory://x"), DIMENSION)
+        open_store("lancedb", place("memory://x"), DIMENSION)

@@ -41,6 +41,9 @@ its parser inside the function, so that a process pays for the formats it meets 
 SUFFIXES = frozenset(_LOADERS)
 """What load() can read."""
 
+ONLY_DECODED = (".txt", ".text")
+"""Kinds that are decoded and nothing else: no bytes make that cost more than in proportion to how many they are."""
+
 
 def load(data: bytes, name: str) -> Document:
     """Read a file by the suffix of its name; DocumentError, with the reason, if it cannot be read.
@@ -54,10 +57,8 @@ def load(data: bytes, name: str) -> Document:
         raise DocumentError(
             f"suffix {suffix!r} cannot be read; can be read: {' '.join(sorted(SUFFIXES))}", "unsupported"
         )
-    if not data.strip():
-        return Document(title=path.stem, text="", sections=())
     try:
-        document = loader(data, path.stem)
+        document = loader(data, path.stem) if data.strip() else Document(title=path.stem, text="", sections=())
         _refuse_surrogates(document)
     except (DocumentError, MemoryError):
         raise

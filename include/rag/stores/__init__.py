@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from include.errors import UserError
+from include.rag.stores.held import MIXED as MIXED
+from include.rag.stores.held import Held
 from include.storage import digest
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 ROWS_SCHEMA = 1
 """Raise it with chunk_schema(): indexes are then rebuilt beside those that stand."""
-MIXED = "mixed"
 
 FILTERS = ("id", "tenant", "use_case", "source", "path", "doc_id", "locator", "title")
 """The fields that a search may be narrowed by."""
@@ -107,7 +108,7 @@ class Store(Reader, Protocol):
     def drop(self) -> None:
         """Remove this version and all that it holds; safe to repeat."""
 
-    def documents(self) -> dict[str, tuple[str, int]]:
+    def documents(self) -> Held:
         """Document id -> (digest of the content that its chunks are from, how many); MIXED for more than one digest."""
 
     def rows(self, doc_ids: Sequence[str]) -> pa.Table:

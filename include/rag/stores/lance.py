@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from functools import reduce
 from operator import and_
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from include.errors import UserError
 from include.rag.stores import (
     FILTERS,
-    MIXED,
     Capabilities,
     Hit,
     Place,
@@ -20,6 +19,7 @@ from include.rag.stores import (
     search_text,
     vector_digest,
 )
+from include.rag.stores.held import Held, HeldBuilder, Texts, encoded, joined
 from include.storage import s3_endpoint
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ _SEARCHED = "search_text"
 """The column that full-text search reads; made here, and no part of a row."""
 _VALUES_PER_QUERY = 1_000
 """How many values one filter lists. A scan for 1,000 digests takes as long as a scalar index over them would."""
+
+
+_ROWS_PER_BATCH = 2_000
+"""Rows of a scan that are in memory at a time."""
+_INDEXING_MB = 256
+"""What building the full-text index of a new table may hold."""
 
 
 class LanceStore:
@@ -52,6 +58,9 @@ class LanceStore:
             self._db = lancedb.connect(folder.path)
         else:
             raise UserError(f"store 'lancedb' keeps its files on file:// or s3://, not on {folder.protocol}://")
+        self._is_searched = True
+        self._filled: Texts | None = None
+        """The documents that were written since the table was empty, while such a table is loaded."""
 
     def _table_exists(self) -> bool:
         return _TABLE in self._db.list_tables().tables
@@ -73,18 +82,24 @@ class LanceStore:
         return table
 
     def _made_table(self) -> Any:
-        from lancedb.index import FTS
-
         table = self._table()
         if table is None:
             table = self._db.create_table(_TABLE, schema=self._stored)
-        if not table.list_indices():  # also when an earlier writer died between the two steps
-            table.create_index(_SEARCHED, config=FTS())
+        if self._is_searched:
+            _index(table)
         return table
 
-    def loading(self, *, live: bool) -> AbstractContextManager[None]:
-        """Nothing: every write is a commit of its own."""
-        return nullcontext()
+    @contextmanager
+    def loading(self, *, live: bool) -> Iterator[None]:
+        """Every write is a commit of its own; of a version that nobody reads, finish() makes the full-text index."""
+        table = self._table()
+        self._is_searched = live
+        if not live and (table is None or not table.count_rows()):
+            self._filled = encoded([])
+        try:
+            yield
+        finally:
+            self._is_searched, self._filled = True, None
 
     def replace(self, doc_ids: Sequence[str], rows: pa.Table) -> list[Refusal]:
         """Make `rows` the only chunks of these documents in one commit, so no reader sees a gap; refuses none."""
@@ -95,15 +110,28 @@ class LanceStore:
             raise ValueError("rows hold an id twice, which LanceDB would insert twice")
         read = zip(*(rows[name].to_pylist() for name in ("title", "headings", "text")), strict=True)
         searched = pa.array([search_text(*parts) for parts in read], pa.string())
+        written = rows.cast(self._schema).append_column(self._stored.field(_SEARCHED), searched)
+        table = self._made_table()
+        if self._is_first_write({*doc_ids, *rows["doc_id"].unique().to_pylist()}):
+            table.add(written)
+            return []
         (
-            self._made_table()
-            .merge_insert("id")
+            table.merge_insert("id")
             .when_matched_update_all()
             .when_not_matched_insert_all()
             .when_not_matched_by_source_delete(col("doc_id").isin(list(doc_ids)).to_sql())
-            .execute(rows.cast(self._schema).append_column(self._stored.field(_SEARCHED), searched))
+            .execute(written)
         )
         return []
+
+    def _is_first_write(self, doc_ids: set[str]) -> bool:
+        """Whether none of these documents can have a row, so that there is nothing to merge with."""
+        if self._filled is None:
+            return False
+        ids = encoded(sorted(doc_ids))
+        is_first = bool((self._filled.places(ids) < 0).all())
+        self._filled = joined([self._filled, ids]).sorted()
+        return is_first
 
     def delete(self, doc_ids: Sequence[str]) -> None:
         """Remove every chunk of these documents."""
@@ -114,9 +142,9 @@ class LanceStore:
             table.delete(col("doc_id").isin(list(doc_ids)).to_sql())
 
     def finish(self) -> None:
-        """Fold new rows into the full-text index and compact."""
+        """Index the full text of a new table; of another, fold new rows into the index and compact."""
         table = self._table()
-        if table is not None:
+        if table is not None and not _index(table) and _has_unindexed_rows(table):
             table.optimize()
 
     def go_live(self) -> None:
@@ -127,23 +155,19 @@ class LanceStore:
         if self._table_exists():
             self._db.drop_table(_TABLE)
 
-    def documents(self) -> dict[str, tuple[str, int]]:
-        """Document id -> (content digest, number of chunks); reads two columns, and holds a row per document."""
+    def documents(self) -> Held:
+        """Document id -> (content digest, number of chunks), from two columns."""
         import pyarrow as pa
 
-        table, by = self._table(), ["doc_id", "content_digest"]
-        if table is None:
-            return {}
-        # Batch by batch, since a document's chunks mostly lie together: then the counts alone are gathered.
-        batches = table.search().select(by).to_batches()
-        counts = [pa.Table.from_batches([batch]).group_by(by).aggregate([([], "count_all")]) for batch in batches]
-        if not counts:
-            return {}
-        total = pa.concat_tables(counts).group_by(by).aggregate([("count_all", "sum")])
-        held: dict[str, tuple[str, int]] = {}
-        for doc_id, digest, number in zip(*(total[name].to_pylist() for name in (*by, "count_all_sum")), strict=True):
-            held[doc_id] = (MIXED, held[doc_id][1] + number) if doc_id in held else (digest, number)
-        return held
+        table, by, builder = self._table(), ["doc_id", "content_digest"], HeldBuilder()
+        if table is not None:
+            for batch in table.search().select(by).to_batches(_ROWS_PER_BATCH):
+                # Counted here, since a document's chunks mostly lie together.
+                groups = pa.Table.from_batches([batch]).group_by(by, use_threads=False)
+                counts = groups.aggregate([([], "count_all")]).combine_chunks()
+                if counts.num_rows:
+                    builder.add(*(counts[name].chunk(0) for name in (*by, "count_all")))
+        return builder.done()
 
     def rows(self, doc_ids: Sequence[str]) -> pa.Table:
         """All columns of every chunk of these documents."""
@@ -205,6 +229,21 @@ class LanceStore:
             query = query.where(reduce(and_, (col(name).eq(lit(value)) for name, value in filters.items())))
         rows = query.select([*columns, rank_by]).limit(limit).to_list()
         return [Hit(id=row["id"], row={name: row[name] for name in columns}) for row in rows]
+
+
+def _index(table: Any) -> bool:
+    """Make the full-text index if there is none; whether it was made."""
+    from lancedb.index import FTS
+
+    if table.list_indices():
+        return False
+    table.create_index(_SEARCHED, config=FTS(memory_limit=_INDEXING_MB))
+    return True
+
+
+def _has_unindexed_rows(table: Any) -> bool:
+    (index,) = table.list_indices()
+    return bool(table.index_stats(index.name).num_unindexed_rows)
 
 
 def _s3_options() -> dict[str, str]:
