@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,8 @@ def dataset_name(uri: str) -> tuple[str, str]:
 
 def _emitter() -> Callable[..., None] | None:
     """The provider's own way to add datasets to the running task; None if nobody listens."""
+    if "airflow.sdk" not in sys.modules:  # then no task runs in this process, and importing it takes a second
+        return None
     try:
         from airflow.providers.openlineage import conf
     except ImportError:

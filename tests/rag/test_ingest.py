@@ -320,7 +320,7 @@ def test_all_of_it_runs_on_s3(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> 
     source = storage.location(s3_root) / "incoming"
     for n in range(4):
         storage.write_bytes(source / "deep" / f"{n}.md", f"# Doc {n}\n\nwords of document {n}".encode())
-    ingestion = Ingestion(s3_root, str(source))
+    ingestion = Ingestion(s3_root, str(source), {"store": "lancedb"})
     assert ingestion.run("run-1")["added"] == 4
     (source / "deep" / "1.md").unlink()
     counts = ingestion.run("run-2")
