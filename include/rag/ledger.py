@@ -170,10 +170,12 @@ class Snapshot(Keyed):
             yield from zip(*(column.to_pylist() for column in found.columns), strict=True)
 
     def held(self) -> Held:
-        """What a store that agrees holds."""
+        """What a store that agrees holds: every document that has a chunk."""
+        import pyarrow.compute as pc
+
         builder = HeldBuilder()
         for batch in self.batches(["doc_id", "content_digest", "chunks"]):
-            ids, digests, chunks = batch.columns
+            ids, digests, chunks = batch.filter(pc.greater(batch.column(2), 0)).columns
             builder.add(ids, digests, chunks)
         return builder.done()
 

@@ -128,6 +128,7 @@ def test_no_secret_has_a_default() -> None:
     assert set(re.findall(r"\$\{(\w+)", (PROJECT / "docker-compose.yaml").read_text())) == {
         "FMOPS_PORT",
         "FMOPS_OPENSEARCH_PORT",
+        "FMOPS_OPENLINEAGE_TRANSPORT",
         "FMOPS_WORKER_CONCURRENCY",
     }
 

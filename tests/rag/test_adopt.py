@@ -461,7 +461,7 @@ def test_a_table_in_a_bucket_and_one_of_another_deployment_are_adopted(
     assert mine.path == "07.md"
     assert replace(theirs, start=mine.start, end=mine.end) == mine
     with pytest.raises(UserError, match="its vectors are not of embedder hashing-1"):
-        adopt(second, place=f"{s3_root}#chunks", fields={"path": "path"}, **values)
+        adopt(second, place=f"{s3_root}#chunks", fields={"path": "path", "text": "source"}, **values)
 
 
 def test_what_we_built_is_not_adopted(ours: Ingestion, client: OpenSearch, tmp_path: Path) -> None:
