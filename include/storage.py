@@ -11,10 +11,11 @@ import io
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 from upath import UPath
@@ -60,21 +61,37 @@ def s3_endpoint() -> str | None:
 
 
 def write_bytes(path: UPath, data: bytes) -> None:
-    """Write a whole file; a reader sees the old content or the new, never a part.
-
-    On a file system: a temporary file in the same folder, flushed to disk, then renamed. An S3 put is atomic by itself.
-    """
+    """Write a whole file; a reader sees the old content or the new, never a part. An S3 put is atomic by itself."""
     if not is_local(path):
         if path.protocol == "memory":
             path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+        return
+    with new_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_file(path: UPath) -> Iterator[IO[bytes]]:
+    """A file to fill, which then takes its place at once; nothing remains of it after an error.
+
+    On a file system: a temporary file in the same folder, flushed to disk, then renamed. Elsewhere a local temporary
+    file, which is then put.
+    """
+    if not is_local(path):
+        with tempfile.NamedTemporaryFile() as file:
+            yield file
+            file.flush()
+            if path.protocol == "memory":
+                path.parent.mkdir(parents=True, exist_ok=True)
+            path.fs.put_file(file.name, path.path)
         return
     target = path.path
     os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120 (plain strings: the hot path)
     temporary = f"{target}.{uuid.uuid4().hex}.tmp"  # workers in containers share process ids
     try:
         with open(temporary, "wb") as file:  # noqa: PTH123
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)  # noqa: PTH105

@@ -8,20 +8,17 @@ written some rows at a time.
 
 from __future__ import annotations
 
-import os
 import tempfile
-import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from upath import UPath
 
 from include.errors import StateMovedError, UserError
 from include.rag.stores.held import Held, HeldBuilder, Texts, encoded, joined
-from include.storage import is_local, read_json, write_json
+from include.storage import is_local, new_file, read_json, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -293,7 +290,7 @@ def _write(path: UPath, rows: Keyed) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _new_file(path) as file, pq.ParquetWriter(file, rows.schema, compression="zstd") as writer:
+    with new_file(path) as file, pq.ParquetWriter(file, rows.schema, compression="zstd") as writer:
         waiting, number = [], 0
         for batch in rows.batches():  # gathered, so that the groups of rows do not become smaller from commit to commit
             waiting.append(batch)
@@ -302,29 +299,3 @@ def _write(path: UPath, rows: Keyed) -> None:
                 writer.write_table(pa.Table.from_batches(waiting))
                 waiting, number = [], 0
         writer.write_table(pa.Table.from_batches(waiting, rows.schema))
-
-
-@contextmanager
-def _new_file(path: UPath) -> Iterator[IO[bytes]]:
-    """A file to fill, which then takes its place at once; nothing remains of it after an error."""
-    if not is_local(path):
-        with tempfile.NamedTemporaryFile() as file:
-            yield file
-            file.flush()
-            if path.protocol == "memory":
-                path.parent.mkdir(parents=True, exist_ok=True)
-            path.fs.put_file(file.name, path.path)
-        return
-    target = path.path
-    os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120 (as storage.write_bytes)
-    temporary = f"{target}.{uuid.uuid4().hex}.tmp"
-    try:
-        with open(temporary, "wb") as file:  # noqa: PTH123
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)  # noqa: PTH105
-    except BaseException:
-        if os.path.exists(temporary):  # noqa: PTH110
-            os.unlink(temporary)  # noqa: PTH108
-        raise
