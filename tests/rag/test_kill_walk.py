@@ -96,7 +96,7 @@ class Scene:
             name = f"killed-{number}"
             orders = self.child(name, boundary)
             assert killed_run.run(orders) == -signal.SIGKILL, f"{boundary}: {log_of(orders)}"
-            last_step = read_notes(orders, "step")[-1]
+            last_step = (read_notes(orders, "step") or ["plan"])[-1]  # killed while it prepared: no step began
             for way in ("retried", "cleared", "new"):
                 again = self.at(f"{name}-{way}", self.folder / name)
                 self.batches.clear()
