@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from tokenizers import Tokenizer
 
+    from include.config import Settings
+
     Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -183,6 +185,11 @@ FREE = frozenset({"hashing"})
 
 TARGET_DEFAULT = {"local": "minilm", "aws": "titan-v2"}
 """Used where no setting or Param names one."""
+
+
+def default_embedder(settings: Settings) -> str:
+    """The setting's, or the target's own."""
+    return settings.embedder or TARGET_DEFAULT[settings.target]
 
 
 def lasting_name(name: str) -> str:

@@ -6,7 +6,7 @@ import heapq
 import logging
 import random
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from include.contracts import IngestionCounts, IngestionManifest
@@ -15,7 +15,7 @@ from include.rag.config import IngestConfig
 from include.rag.embed import chunk_id
 from include.rag.ledger import Ledger, Snapshot
 from include.rag.plan import read_plan
-from include.rag.stores import Store, vector_digest
+from include.rag.stores import Store, delete_all, vector_digest
 from include.rag.stores.held import Held, Texts, encoded
 from include.rag.work import Work, read_work
 from include.storage import read_json, write_record
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 SAMPLE = 100
 """Documents whose chunks are read back and prove themselves."""
 SHOWN = 10
-_IDS_PER_DELETE = 1000
 
 
 def check(config: IngestConfig) -> tuple[IngestionManifest, UPath]:
@@ -76,15 +75,13 @@ def reconcile(snapshot: Snapshot, store: Store, *, seed: str) -> None:
     The next run finds those documents without their chunks, and writes them anew. Rewriting alone would not do: a row
     that is there twice, which two writers at once can bring about, is matched twice and stays.
     """
-    ledger, held = snapshot.held(), Held.of(store.documents())
+    ledger, held = snapshot.held(), store.documents()
     wrong = ledger.differing(held)
     sound = ledger.ids.take(wrong.places(ledger.ids) < 0)
     places = random.Random(seed).sample(range(len(sound)), min(SAMPLE, len(sound)))  # noqa: S311 (no secret)
     altered = _altered(store, [sound.at(place) for place in places])
     too_much = (doc_id for doc_id in wrong if _number(held, doc_id) > _number(ledger, doc_id))
-    doomed = chain(sorted(altered), too_much)
-    while batch := list(islice(doomed, _IDS_PER_DELETE)):
-        store.delete(batch)
+    delete_all(store, chain(sorted(altered), too_much))
     if len(wrong) or altered:
         shown = ", ".join(heapq.nsmallest(SHOWN, _told(snapshot, wrong, altered, ledger, held)))
         number = len(wrong) + len(altered)

@@ -21,7 +21,7 @@ from include.rag.known import Known
 from include.rag.ledger import STAMP_COLUMNS, Ledger, Pointer, Snapshot
 from include.rag.plan import Plan, pipeline_name, read_plan, read_restamped
 from include.rag.quarantine import enforce, keep_letters, write_letters
-from include.rag.stores import Refusal, chunk_schema
+from include.rag.stores import Refusal, chunk_schema, delete_all
 from include.rag.stores.held import Texts, encoded
 from include.rag.work import Work, dead_letters, read_work, write_refused
 from include.storage import read_parquet, write_json
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 CHUNKS_PER_WRITE = 5_000
 """Chunks in one write of the store, or those of one part if it has more; bounds the memory of the commit."""
-IDS_PER_DELETE = 1000
 
 
 def commit(config: IngestConfig) -> dict[str, Any]:
@@ -104,9 +103,7 @@ def _write_store(config: IngestConfig, work: Work) -> Work:
             refused += store.replace(doc_ids, rows)
             documents += len(doc_ids)
             log.info("written: %d chunks; %d of %d documents", rows.num_rows, documents, len(work.stored))
-        deleted = chain(work.emptied, work.deleted)
-        while batch := list(islice(deleted, IDS_PER_DELETE)):
-            store.delete(batch)
+        delete_all(store, chain(work.emptied, work.deleted))
     store.finish()
     if not refused:
         return work

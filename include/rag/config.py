@@ -125,8 +125,8 @@ def resolve(params: Mapping[str, Any], run_id: str, settings: Settings | None = 
     values.setdefault("tenant", settings.tenant)
     values.setdefault("use_case", settings.use_case)
     values |= {"document_seconds": settings.document_seconds, "document_memory_mb": settings.document_memory_mb}
-    values.setdefault("embedder", settings.embedder or embeddings.TARGET_DEFAULT[settings.target])
-    values.setdefault("store", settings.vector_store or stores.TARGET_DEFAULT[settings.target])
+    values.setdefault("embedder", embeddings.default_embedder(settings))
+    values.setdefault("store", stores.default_store(settings))
     stores.check_name(values["store"])
     embeddings.check_installed(values["embedder"])
     source = values.get("source")

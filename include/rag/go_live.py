@@ -24,8 +24,8 @@ SHOWN = 3
 def go_live(config: IngestConfig) -> dict[str, Any]:
     """Let readers have the run's version, if it is not live; safe to repeat.
 
-    A version that lacks a source of the live one is
-    kept waiting: `missing` names up to three of them. StateMovedError if the live version is another by now.
+    A version that lacks a source of the live one is kept waiting: `missing` names up to three of them. StateMovedError
+    if the live version is another by now.
     """
     versions = config.versions
     name = version_name(config.version)

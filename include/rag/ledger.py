@@ -50,11 +50,6 @@ class Entry:
     """The run that put it there, at ingested_at (ISO 8601, UTC)."""
     ingested_at: str
 
-    @property
-    def held(self) -> tuple[str, int] | None:
-        """What a store that agrees says of this document: its digest and number of chunks, nothing if it has none."""
-        return (self.content_digest, self.chunks) if self.chunks else None
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pointer:
@@ -111,22 +106,18 @@ class Keyed:
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[list[Any]]:
         """The values of each row."""
-        for batch in self.batches(columns):
-            yield from map(list, zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        return _values(self.batches(columns))
 
     def some(self, doc_ids: Collection[str]) -> dict[str, list[Any]]:
         """Id -> values of those of the documents that have a row, found in one pass."""
-        wanted = set(doc_ids)
-        found: dict[str, list[Any]] = {}
-        for batch in self.batches() if wanted else ():
-            for place, doc_id in enumerate(batch.column(0).to_pylist()):
-                if doc_id in wanted:
-                    found[doc_id] = [column[place].as_py() for column in batch.columns]
-        return found
+        return {row[0]: row for row in _values(self.among(encoded(sorted(set(doc_ids)))))}
 
-    def row(self, doc_id: str) -> list[Any] | None:
-        """The values of a document's row; None if it has none."""
-        return self.some([doc_id]).get(doc_id)
+    def among(self, doc_ids: Texts, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of some documents, whose ids are sorted; the first column is one of those that are asked for."""
+        import pyarrow as pa
+
+        for batch in self.batches(columns) if len(doc_ids) else ():
+            yield batch.filter(pa.array(doc_ids.places(encoded(batch.column(0))) >= 0))
 
     def replaced(self, gone: Collection[str], rows: Iterable[Mapping[str, Any]]) -> Keyed:
         """The same without the rows of `gone` and with these, each in place of one that it had before."""
@@ -160,11 +151,7 @@ class Snapshot(Keyed):
 
     def paths(self, doc_ids: Texts) -> Iterator[tuple[str, str]]:
         """(id, path) of those of some documents, in order, that the index holds."""
-        import pyarrow as pa
-
-        for batch in self.batches(["doc_id", "path"]) if len(doc_ids) else ():
-            found = batch.filter(pa.array(doc_ids.places(encoded(batch.column(0))) >= 0))
-            yield from zip(*(column.to_pylist() for column in found.columns), strict=True)
+        return ((doc_id, path) for doc_id, path in _values(self.among(doc_ids, ["doc_id", "path"])))
 
     def held(self) -> Held:
         """What a store that agrees holds: every document that has a chunk."""
@@ -277,6 +264,12 @@ def _schema() -> pa.Schema:
 
     numbers = {"chunks": pa.int32()}
     return pa.schema([(name, numbers.get(name, pa.string())) for name in Entry.__dataclass_fields__])
+
+
+def _values(batches: Iterable[pa.RecordBatch]) -> Iterator[list[Any]]:
+    """The values of each row."""
+    for batch in batches:
+        yield from map(list, zip(*(column.to_pylist() for column in batch.columns), strict=True))
 
 
 def _open(path: UPath) -> pq.ParquetFile:

@@ -50,9 +50,9 @@ def manage(params: Mapping[str, Any], by: str) -> list[str]:
 def _adopt(versions: Versions, params: Mapping[str, Any], by: str, settings: Settings) -> str:
     version = adopt(
         versions,
-        store=params.get("store") or settings.vector_store or stores.TARGET_DEFAULT[settings.target],
+        store=params.get("store") or stores.default_store(settings),
         place=params.get("place") or "",
-        embedder=params.get("embedder") or settings.embedder or embeddings.TARGET_DEFAULT[settings.target],
+        embedder=params.get("embedder") or embeddings.default_embedder(settings),
         fields=read_fields(params.get("fields") or ""),
         source=params.get("source") or None,
         by=by,

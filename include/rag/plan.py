@@ -21,7 +21,7 @@ from include.rag.known import Known, Marked, Stamps
 from include.rag.ledger import Ledger, Snapshot
 from include.rag.quarantine import NOT_THE_DATA, Quarantine
 from include.rag.source import FolderSource, Found
-from include.rag.stores.held import Held, encoded
+from include.rag.stores.held import encoded
 from include.storage import digest, read_json, read_jsonl, write_json, write_jsonl
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ class _Comparison:
         self._before = self._known(before)
         self._now = self._before if current is before else self._known(current)
         self._live = self._before if self._live_rows is before else self._known(self._live_rows)
-        held = Held.of(config.open_store().documents())
+        held = config.open_store().documents()
         self.drifted = Marked(current.held().differing(held))
         """Documents of which the store does not hold what the ledger says."""
         unknown = self._before.ids.places(held.ids) < 0

@@ -267,10 +267,8 @@ class Versions:
         """
         return exclusive(self.home / "commit.lock")
 
-    def _point(self, live: Live) -> Live:
-        live = replace(live, at=_stamp())
-        write_json(self._pointer, asdict(live))
-        return live
+    def _point(self, live: Live) -> None:
+        write_json(self._pointer, asdict(replace(live, at=_stamp())))
 
     def _is_earlier_layout(self) -> bool:
         return (self.home / "ledger" / "CURRENT.json").exists()

@@ -118,8 +118,8 @@ def test_a_full_disk_at_any_write_leaves_nothing_half_written(tmp_path: Path, mo
 def test_a_terminated_run_leaves_no_reading_process(
     ingestion: Ingestion, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader_is: str
 ) -> None:
-    monkeypatch.setenv("FMOPS_DOCUMENT_SECONDS", "2")
     if reader_is == "busy":
+        monkeypatch.setenv("FMOPS_DOCUMENT_SECONDS", "4")
         (corpus / "000.pdf").write_bytes(looping_pdf())
     orders = Orders(
         root=ingestion.root,
@@ -135,9 +135,10 @@ def test_a_terminated_run_leaves_no_reading_process(
 
         def is_reading() -> bool:
             assert process.poll() is None, log_of(orders)
+            is_paused = bool(read_notes(orders, "paused"))  # asked first: what is there then stays there
             reading[:] = _reading_processes(process.pid)
             if reader_is == "idle":
-                return bool(read_notes(orders, "paused"))
+                return is_paused
             return any(_processor_time(one) > 1 for one in reading)
 
         wait_until(is_reading, f"its reading process is {reader_is}")

@@ -31,7 +31,7 @@ def test_a_keyed_table_is_a_dictionary(before: dict[str, str], fresh: dict[str, 
     assert sorted(after.rows()) == [[key, expected[key]] for key in sorted(expected)]
     assert len(after) == len(expected)
     for key in before.keys() | fresh.keys() | gone | {"", "zz"}:
-        assert after.row(key) == ([key, expected[key]] if key in expected else None)
+        assert after.some([key]).get(key) == ([key, expected[key]] if key in expected else None)
 
 
 def entry(doc_id: str, source: str = "file:///a", chunks: int = 1) -> Entry:
@@ -53,7 +53,7 @@ def test_a_snapshot_is_read_back_as_it_was_committed(root: str) -> None:
     assert snapshot.get("b") == entries[1]
     assert dict(snapshot.paths(encoded(["a", "c", "d"]))) == {"a": "a.md", "c": "c.md"}
     assert snapshot.chunks == 4
-    assert [one.held for one in snapshot.entries()] == [("d", 1), ("d", 3), None]
+    assert snapshot.held() == {"a": ("d", 1), "b": ("d", 3)}
 
 
 def test_a_commit_after_another_is_refused(root: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from include.errors import UserError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from upath import UPath
+
+    from include.config import Settings
 
 ROWS_SCHEMA = 1
 """Raise it with chunk_schema(): indexes are then rebuilt beside those that stand."""
@@ -118,6 +121,8 @@ class Store(Reader, Protocol):
         """Embedding digest -> the vector of a chunk that has it, and whose vector_digest proves it."""
 
 
+_IDS_PER_DELETE = 1000
+
 STORES = {
     "lancedb": "include.rag.stores.lance:LanceStore",
     "opensearch": "include.rag.stores.opensearch:OpenSearchStore",
@@ -125,6 +130,11 @@ STORES = {
 
 TARGET_DEFAULT = {"local": "lancedb", "aws": "opensearch"}
 """Used where no setting or Param names one. LanceDB needs no server: it keeps its table on file:// or s3://."""
+
+
+def default_store(settings: Settings) -> str:
+    """The setting's, or the target's own."""
+    return settings.vector_store or TARGET_DEFAULT[settings.target]
 
 
 def check_name(name: str) -> None:
@@ -142,6 +152,20 @@ def open_store(name: str, place: Place, dimension: int) -> Store:
     module, _, kind = STORES[name].partition(":")
     store: Store = getattr(import_module(module), kind)(place, dimension)
     return store
+
+
+def delete_all(store: Store, doc_ids: Iterable[str]) -> None:
+    """Remove every chunk of documents, however many they are, some of them at a time."""
+    left = iter(doc_ids)
+    while batch := list(islice(left, _IDS_PER_DELETE)):
+        store.delete(batch)
+
+
+def check_filters(filters: Mapping[str, str]) -> None:
+    """UserError if a search is to be narrowed by what is not known, or by something that is no text."""
+    for name, value in filters.items():
+        if name not in FILTERS or not isinstance(value, str):
+            raise UserError(f"filter {name!r}={value!r} is not known; choose among {', '.join(FILTERS)}, with a text")
 
 
 def vector_digest(embedding_digest: str, vector: np.ndarray[Any, np.dtype[np.float32]]) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from include.errors import UserError
 from include.rag.stores import Hit
 from include.rag.stores.adopted import Mapped, Sampled, text_of
-from include.rag.stores.lance import _s3_options
+from include.rag.stores.lance import s3_options
 from include.storage import is_local, local_uri, location
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _open_table(place: str) -> tuple[str, Any]:
     if not folder.is_dir():  # connecting would make it
         raise UserError(f"place={place!r} is not there: {uri} is not a folder that can be read")
     local = is_local(folder)
-    db = lancedb.connect(folder.path if local else str(folder), storage_options=None if local else _s3_options())
+    db = lancedb.connect(folder.path if local else str(folder), storage_options=None if local else s3_options())
     try:
         table = db.open_table(name)
     except ValueError:

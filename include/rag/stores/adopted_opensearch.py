@@ -11,6 +11,7 @@ from include.errors import UserError
 from include.rag.stores import Hit
 from include.rag.stores.adopted import Mapped, Sampled, text_of, value_of
 from include.rag.stores.opensearch_client import AnswerError, Client, Json
+from include.rag.stores.opensearch_document import SEARCH_SECONDS, query_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from include.models.embeddings import Embedder
     from include.rag.versions import Adopted
 
-_SEARCH_SECONDS = 30.0
-_QUERY_WORDS = 512
-"""Words of a query that count; a cluster takes 1,024 terms by default, and makes more than one of some words."""
 _AS_COSINE = ("l2", "innerproduct")
 """Similarities that rank as cosine does if all vectors have length 1."""
 
@@ -102,7 +100,7 @@ class AdoptedIndex(Mapped):
     def full_text(self, query: str, limit: int, filters: Mapping[str, str]) -> list[Hit]:
         """The best rows by BM25 over the text; the query is words, of which the first 512 different ones count."""
         where = self._where(filters)
-        words = list(dict.fromkeys(query.encode("utf-8", "replace").decode().split()))[:_QUERY_WORDS]
+        words = query_words(query)
         if where is None or not words:
             return []
         match = {"match": {self._fields["text"]: {"query": " ".join(words)}}}
@@ -124,7 +122,7 @@ class AdoptedIndex(Mapped):
 
     def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
         try:
-            return self._client.ask(method, path, body, _SEARCH_SECONDS)
+            return self._client.ask(method, path, body, SEARCH_SECONDS)
         except AnswerError as error:
             name = path.split("/")[1]
             if error.status == 404:

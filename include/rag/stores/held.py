@@ -104,15 +104,6 @@ class Held(Mapping[str, tuple[str, int]]):
         self.digests = digests
         self.counts = counts
 
-    @staticmethod
-    def of(found: Mapping[str, tuple[str, int]]) -> Held:
-        """The same as a mapping says."""
-        if isinstance(found, Held):
-            return found
-        builder = HeldBuilder()
-        builder.add(list(found), [digest for digest, _ in found.values()], [number for _, number in found.values()])
-        return builder.done()
-
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from include.errors import UserError
 from include.rag.stores import (
-    FILTERS,
     Capabilities,
     Hit,
     Place,
     Refusal,
+    check_filters,
     chunk_schema,
     search_text,
     vector_digest,
@@ -53,7 +53,7 @@ class LanceStore:
         self._schema = chunk_schema(dimension)
         self._stored = self._schema.append(pa.field(_SEARCHED, pa.string()))
         if folder.protocol == "s3":
-            self._db = lancedb.connect(self.uri, storage_options=_s3_options())
+            self._db = lancedb.connect(self.uri, storage_options=s3_options())
         elif folder.protocol in ("", "file"):
             self._db = lancedb.connect(folder.path)
         else:
@@ -219,11 +219,7 @@ class LanceStore:
     def _hits(self, query: Any, limit: int, filters: Mapping[str, str], rank_by: str) -> list[Hit]:
         from lancedb.expr import col, lit
 
-        for name, value in filters.items():
-            if name not in FILTERS or not isinstance(value, str):
-                raise UserError(
-                    f"filter {name!r}={value!r} is not known; choose among {', '.join(FILTERS)}, with a text"
-                )
+        check_filters(filters)
         columns = [name for name in self._schema.names if name != "vector"]
         if filters:
             query = query.where(reduce(and_, (col(name).eq(lit(value)) for name, value in filters.items())))
@@ -246,7 +242,7 @@ def _has_unindexed_rows(table: Any) -> bool:
     return bool(table.index_stats(index.name).num_unindexed_rows)
 
 
-def _s3_options() -> dict[str, str]:
+def s3_options() -> dict[str, str]:
     """LanceDB reads credentials and region from the environment itself, but not an endpoint without TLS."""
     endpoint = s3_endpoint()
     if endpoint is None:

@@ -8,10 +8,21 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from include.config import load_settings
-from include.rag.stores import MIXED, Capabilities, Hit, Place, Refusal, chunk_schema, vector_digest
+from include.rag.stores import Capabilities, Hit, Place, Refusal, chunk_schema, vector_digest
+from include.rag.stores.held import Held, HeldBuilder
 from include.rag.stores.opensearch_bulk import Limits, send_all
 from include.rag.stores.opensearch_client import AnswerError, Client, Json, TransientError
-from include.rag.stores.opensearch_document import ID, SEARCHED, VECTOR, deletions, items, row, where_all
+from include.rag.stores.opensearch_document import (
+    ID,
+    SEARCH_SECONDS,
+    SEARCHED,
+    VECTOR,
+    deletions,
+    items,
+    query_words,
+    row,
+    where_all,
+)
 from include.rag.stores.opensearch_index import Index
 
 if TYPE_CHECKING:
@@ -23,10 +34,6 @@ _CLUSTER = Capabilities(atomic_replace=False, own_ids=True, refresh=True, alias=
 _VALUES_PER_QUERY = 1_000
 _HITS_PER_PAGE = 1_000
 _BUCKETS_PER_PAGE = 5_000
-_SEARCH_SECONDS = 30.0
-"""A person waits for a search; a task that reads between writes has the whole deadline."""
-_QUERY_WORDS = 512
-"""Words of a query that count; a cluster takes 1,024 terms by default, and makes more than one of some words."""
 
 
 class OpenSearchStore:
@@ -125,13 +132,16 @@ class OpenSearchStore:
         self._index.drop()
         self._last_written, self._last_deleted, self._unwanted = [], [], set()
 
-    def documents(self) -> dict[str, tuple[str, int]]:
+    def documents(self) -> Held:
         """Document id -> (content digest, number of chunks), read page by page."""
-        held: dict[str, tuple[str, int]] = {}
+        builder = HeldBuilder()
         self._refresh()
-        for (doc_id, digest), number in self._counts("doc_id", "content_digest"):
-            held[doc_id] = (MIXED, held[doc_id][1] + number) if doc_id in held else (digest, number)
-        return held
+        counts = self._counts("doc_id", "content_digest")
+        while page := list(islice(counts, _BUCKETS_PER_PAGE)):
+            keys, numbers = zip(*page, strict=True)
+            ids, digests = zip(*keys, strict=True)
+            builder.add(ids, digests, numbers)
+        return builder.done()
 
     def rows(self, doc_ids: Sequence[str]) -> pa.Table:
         """All columns of every chunk of these documents."""
@@ -177,7 +187,7 @@ class OpenSearchStore:
         Of a longer query the first 512 different words count.
         """
         where = where_all(filters)
-        words = list(dict.fromkeys(query.encode("utf-8", "replace").decode().split()))[:_QUERY_WORDS]
+        words = query_words(query)
         while words:
             match = {"match": {SEARCHED: {"query": " ".join(words)}}}
             try:
@@ -193,7 +203,7 @@ class OpenSearchStore:
         # Equal scores in the order of ids, so that a search gives the same list again.
         order = [{"_score": "desc"}, {ID: "asc"}]
         body = {"size": limit, "query": query, "sort": order, "_source": {"excludes": [VECTOR, SEARCHED]}}
-        answer = self._index.search(body, at_most=_SEARCH_SECONDS)
+        answer = self._index.search(body, at_most=SEARCH_SECONDS)
         return [Hit(id=hit["_source"]["metadata"]["id"], row=row(hit)) for hit in answer["hits"]["hits"]]
 
     def _delete_ids(self, keys: Iterable[str]) -> None:

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from include.errors import UserError
-from include.rag.stores import FILTERS, search_text
+from include.rag.stores import FILTERS, check_filters, search_text
 from include.rag.stores.opensearch_bulk import Item
 from include.rag.stores.opensearch_client import Json
 
@@ -23,6 +22,10 @@ ID = "metadata.id"
 KEYWORDS = tuple(dict.fromkeys(("id", "doc_id", "content_digest", "embedding_digest", "run_id", *FILTERS)))
 """The columns of `metadata` that can be searched for; the others are kept only."""
 
+SEARCH_SECONDS = 30.0
+"""A person waits for a search; a task that reads between writes has the whole deadline."""
+_QUERY_WORDS = 512
+"""Words of a query that count; a cluster takes 1,024 terms by default, and makes more than one of some words."""
 _ROWS_PER_BATCH = 500
 
 
@@ -52,11 +55,14 @@ def row(hit: Json) -> Json:
     return columns
 
 
+def query_words(query: str) -> list[str]:
+    """The words of a query that count, each once; of halves of surrogate pairs a mark remains."""
+    return list(dict.fromkeys(query.encode("utf-8", "replace").decode().split()))[:_QUERY_WORDS]
+
+
 def where_all(filters: Mapping[str, str]) -> list[Json]:
     """The conditions of a search; UserError if a filter is not known."""
-    for name, value in filters.items():
-        if name not in FILTERS or not isinstance(value, str):
-            raise UserError(f"filter {name!r}={value!r} is not known; choose among {', '.join(FILTERS)}, with a text")
+    check_filters(filters)
     return [{"term": {f"metadata.{name}": value}} for name, value in filters.items()]
 
 

@@ -55,19 +55,11 @@ class Index:
 
     def drop(self) -> None:
         """Delete it, if it is there."""
-        try:
-            self._client.ask("DELETE", f"/{self._name}")
-        except AnswerError as error:
-            if error.status != 404:
-                raise
+        self._ask_if_there("DELETE", f"/{self._name}")
 
     def refresh(self) -> None:
         """Make all that was written visible."""
-        try:
-            self._client.ask("POST", f"/{self._name}/_refresh")
-        except AnswerError as error:
-            if error.status != 404:
-                raise
+        self._ask_if_there("POST", f"/{self._name}/_refresh")
 
     def set_for_load(self, *, live: bool) -> None:
         """No refresh and, unless live, no replicas; what was set before is written down in the index first."""
@@ -89,12 +81,7 @@ class Index:
 
     def take_alias(self, alias: str) -> None:
         """Move an alias here from wherever it was, in one step."""
-        try:
-            holders = self._client.ask("GET", f"/_alias/{alias}")
-        except AnswerError as error:
-            if error.status != 404:
-                raise
-            holders = {}
+        holders = self._ask_if_there("GET", f"/_alias/{alias}") or {}
         moves = [{"remove": {"index": name, "alias": alias}} for name in sorted(holders) if name != self._name]
         moves.append({"add": {"index": self._name, "alias": alias}})
         try:
@@ -109,13 +96,9 @@ class Index:
 
     def search(self, body: Json, at_most: float = math.inf) -> Json:
         """The answer; one without hits if the index is not there. UserError as exists(), at the first search."""
-        try:
-            if self._is_checked or self.exists():
-                return self._client.ask("POST", f"/{self._name}/_search", body, at_most)
-        except AnswerError as error:
-            if error.status != 404:
-                raise
-        return {"hits": {"hits": []}, "aggregations": {"all": {"buckets": []}}}
+        is_there = self._is_checked or self.exists()
+        answer = self._ask_if_there("POST", f"/{self._name}/_search", body, at_most) if is_there else None
+        return answer or {"hits": {"hits": []}, "aggregations": {"all": {"buckets": []}}}
 
     def pages(self, query: Json, source: Json, size: int) -> Iterator[Json]:
         """Every hit of a query, in the order of chunk ids; without a scroll, which serverless lacks."""
@@ -143,12 +126,18 @@ class Index:
                 return
             composite["after"] = found["after_key"]
 
-    def _mapping(self) -> Json | None:
+    def _ask_if_there(self, method: str, path: str, body: Json | None = None, at_most: float = math.inf) -> Json | None:
+        """The answer; None if what is asked about is not there."""
         try:
-            found = self._client.ask("GET", f"/{self._name}/_mapping")
+            return self._client.ask(method, path, body, at_most)
         except AnswerError as error:
             if error.status != 404:
                 raise
+            return None
+
+    def _mapping(self) -> Json | None:
+        found = self._ask_if_there("GET", f"/{self._name}/_mapping")
+        if found is None:
             return None
         if self._name not in found:  # the name is an alias of another index
             raise UserError(f"{self._name} is an alias of {', '.join(sorted(found))}, not an index")
