@@ -158,10 +158,13 @@ def read_record(path: UPath, kind: type[R]) -> R:
 
 def write_parquet(path: UPath, table: pa.Table) -> None:
     """Write a table as one Parquet file, atomically."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    # A dictionary of numbers is larger than they are, and LZ4 takes half of zstd's time here for half more bytes.
+    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    pq.write_table(table, buffer, compression="lz4", use_dictionary=texts)
     write_bytes(path, buffer.getvalue())
 
 

@@ -80,13 +80,18 @@ def test_the_table_names_every_system_and_the_best_peer(capsys: pytest.CaptureFi
         one = {"cpu_s": cpu_s, "wall_s": 1.0, "peak_mb": 9.0, "embedded": 1, "chunks": 2, "stale": 3, "duplicates": 4}
         return dict.fromkeys(("cold", "unchanged", "changed"), one)
 
-    found = {OURS: passes(1.0), PEERS[0]: passes(4.0), PEERS[1]: passes(2.0), PEERS[2]: passes(8.0)}
-    compare.print_table(found, 100)
-    ratio = compare.print_ratio(found, 100)
+    compare.print_table({system: passes(1.0) for system in (OURS, *PEERS)}, 100)
     shown = capsys.readouterr().out
-    assert all(system.name in shown for system in found)
-    assert ratio == 2.0
-    assert f"best peer ({PEERS[1].name}): 2.00" in shown
+    assert all(system.name in shown for system in (OURS, *PEERS))
+
+
+def test_the_ratios_are_those_of_the_best_rounds(capsys: pytest.CaptureFixture[str]) -> None:
+    best = {OURS: {"cpu_s": 2.0, "wall_s": 2.0}, compare.SHARED: {"cpu_s": 1.0, "wall_s": 1.0}}
+    best |= {peer: {"cpu_s": 5.0, "wall_s": 6.0} for peer in PEERS}
+    best[PEERS[1]] = {"cpu_s": 3.0, "wall_s": 4.0}
+    assert compare.print_ratios(best) == 4.0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-3:] for line in lines if line.startswith(PEERS[1].name)] == [["1.50", "2.00", "4.00"]]
 
 
 def test_every_peer_has_a_module_and_its_requirements_are_pinned() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import resource
 import sys
 import time
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 CHUNK_TOKENS, OVERLAP_TOKENS = 200, 30
 """In the words and signs that Hashing counts."""
-BATCH = 1000
+BATCH = int(os.environ.get("FMOPS_BENCH_BATCH", "1000"))
 """Chunks that a peer is let handle at a time: more than its default, and faster."""
 
 Contents = Iterable[tuple[str, str]]

@@ -127,12 +127,14 @@ class _Room:
 
         Of a text that is too long by far, it is an estimate, too long as well: counting all of it would cost most.
         """
-        least = -(-len(text) // _CHARACTERS_PER_TOKEN)
+        length = len(text)
+        least = -(-length // _CHARACTERS_PER_TOKEN)
         if least > self.tokens:
             return least
-        head = text[: 3 * self.tokens]
-        if len(head) < len(text) and (tokens := self._tokens(head)) > self.tokens:
-            return tokens + (len(text) - len(head)) // _CHARACTERS_PER_TOKEN
+        if length > 5 * self.tokens:
+            head = text[: 3 * self.tokens]
+            if (tokens := self._tokens(head)) > self.tokens:
+                return tokens + (length - len(head)) // _CHARACTERS_PER_TOKEN
         return max(least, self._tokens(text))
 
     def fits(self, text: str) -> bool:

@@ -193,13 +193,15 @@ class _Worker:
         )
         uri = part_uri(self.config, name)
         manifest = uri.with_suffix(".json")
-        if not (manifest.exists() and uri.exists()):
-            made = [self._load(*read) for read in reads]
-            write_parquet(uri, self._rows(made))
-            write_json(manifest, _as_rows(read.outcome for read in made), indent=None)
-        # What differs from run to run is not the part's to say.
-        dues = {due.doc_id: due for due, _, _ in reads}
-        return name, [_outcome_of(row, dues[row["doc_id"]]) for row in read_json(manifest)]
+        if manifest.exists() and uri.exists():
+            # What differs from run to run is not the part's to say.
+            dues = {due.doc_id: due for due, _, _ in reads}
+            return name, [_outcome_of(row, dues[row["doc_id"]]) for row in read_json(manifest)]
+        made = [self._load(*read) for read in reads]
+        write_parquet(uri, self._rows(made))
+        outcomes = [read.outcome for read in made]
+        write_json(manifest, _as_rows(outcomes), indent=None)
+        return name, outcomes
 
     def _load(self, due: Due, data: bytes, content: str) -> _Read:
         try:
@@ -344,14 +346,16 @@ _FIELDS = tuple(field.name for field in fields(Outcome))
 
 
 def _as_rows(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
-    """Outcomes to be written; asdict() would copy each of their values."""
-    return [{name: getattr(outcome, name) for name in _FIELDS} for outcome in outcomes]
+    """Outcomes to be written, without the fields that are empty, as most are of a document that is well."""
+    return [{name: value for name in _FIELDS if (value := getattr(outcome, name))} for outcome in outcomes]
 
 
 def _outcome_of(row: dict[str, Any], due: Due | None = None) -> Outcome:
     """An outcome read back; of a part, with what this run knows of the document."""
     own = _own(due) if due else {}
-    return Outcome(**{**row, **own, "rejects": tuple((locator, reason) for locator, reason in row["rejects"])})
+    if rejects := row.get("rejects"):
+        own["rejects"] = tuple((locator, reason) for locator, reason in rejects)
+    return Outcome(**{**row, **own})
 
 
 def _result(config: IngestConfig, shard: str) -> UPath:

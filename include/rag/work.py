@@ -123,7 +123,8 @@ def dead_letters(work: Work) -> list[DeadLetter]:
     config = work.config
     reader = reader_name(config)
     letters = [DeadLetter(**row) for row in read_kept_letters(config)]
-    for outcome in work.outcomes():
+    has_new = work.counts["quarantined"] or work.counts["records_quarantined"]
+    for outcome in work.outcomes() if has_new else ():
         if outcome.status != "quarantined" and not outcome.rejects:
             continue
         known = {
