@@ -53,7 +53,7 @@ class Orders:
     die_at: str = ""
     pause_at: str = ""
     go: str = ""
-    """The file whose existence ends the pause."""
+    """The file whose existence ends the pause; needed with pause_at, since the empty path is a folder that exists."""
 
 
 def start(orders: Orders) -> subprocess.Popen[bytes]:

@@ -121,12 +121,15 @@ def test_a_terminated_run_leaves_no_reading_process(
     if reader_is == "busy":
         monkeypatch.setenv("FMOPS_DOCUMENT_SECONDS", "4")
         (corpus / "000.pdf").write_bytes(looping_pdf())
+    for file in corpus.glob("*.[tmj]*"):  # whichever is read first, the process is there
+        file.rename(file.with_suffix(".html"))
     orders = Orders(
         root=ingestion.root,
         source=ingestion.source,
         run_id="run-1",
         notes=str(tmp_path / "notes.jsonl"),
         pause_at="embedded" if reader_is == "idle" else "",
+        go=str(tmp_path / "never"),
     )
     with ExitStack() as stack:
         process = stack.enter_context(killed_run.start(orders))
