@@ -155,17 +155,18 @@ def _body(config: IngestConfig, share: str, names: list[str], number: int, list_
     """The question in Markdown. What a source has named stands in code blocks, where nothing is markup or a link."""
     head = (
         f"{share} that index {config.index} holds of this source are no longer there. Up to "
-        f"{config.max_deleted_percent:g} % are deleted without a question.\n\n{_block([_short(config.source)])}\n\n"
+        f"{config.max_deleted_percent:g} % are deleted without a question.\n\n{_block(_short(config.source))}\n\n"
     )
     tail = (
-        f"All {number:,}, one in a line:\n\n{_block([visible(list_uri)])}\n\nIf they are kept, they stay in the index "
+        f"All {number:,}, one in a line:\n\n{_block(visible(list_uri))}\n\nIf they are kept, they stay in the index "
         "and can be found; the next run asks again. So it is if nobody answers within "
         f"{config.answer_hours:g} hours. The index is written after the answer; what is new is embedded meanwhile."
     )
     names = [_short(name) for name in names]
     while True:
         title = f"The first {len(names)} by path:" if len(names) < number else "These are they:"
-        listed = f"{title}\n\n{_block(names)}\n\n" if names else ""
+        # A block for each: the page shows the lines of one block on one line.
+        listed = "\n\n".join([title, *map(_block, names), ""]) if names else ""
         body = head + listed + tail
         if not names or len(json.dumps(body)) <= BODY_BYTES:
             return body
@@ -183,8 +184,8 @@ def _short(name: str) -> str:
     return name if len(name) <= SHOWN_CHARACTERS else f"{name[:half]} ... {name[-half:]}"
 
 
-def _block(lines: list[str]) -> str:
-    """A code block whose fence is longer than any that a line could close it with."""
-    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+def _block(line: str) -> str:
+    """A code block whose fence is longer than any that the line could close it with."""
+    longest = max(map(len, re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
-    return "\n".join([fence, *lines, fence])
+    return f"{fence}\n{line}\n{fence}"
