@@ -61,8 +61,8 @@ adopt: setup  ## answer from an index that others built: make adopt PLACE=... [S
 	@$(PY) -m include.rag.manage adopt --index="$${INDEX:-docs}" --place="$$PLACE" --store="$$STORE" \
 	  --embedder="$$EMBEDDER" --source="$$SOURCE" --fields="$$FIELDS"
 
-test: setup  ## run the tests that CI runs
-	@$(PY) -m pytest -m "not slow and not compose"; status=$$?; \
+test: setup  ## run the tests that CI runs, in two processes [JOBS=2]
+	@$(PY) -m pytest -m "not slow and not compose" -n $(or $(JOBS),2) --dist loadfile; status=$$?; \
 	echo 'not run: long runs and kill walks (make test-slow), containers (make test-compose)'; exit $$status
 
 test-slow: setup  ## run the long tests: kill walks
