@@ -145,6 +145,36 @@ class Settings(BaseSettings):
     opensearch_deadline_s: float = Field(default=300.0, gt=0)
     """Longest wait for the cluster to take one bulk request, its retries included, in seconds."""
 
+    job_backend: str | None = None
+    """Where long jobs run: `local` or `sagemaker`. None: the target's own (see include/jobs/base.py)."""
+
+    job_inline_s: float = Field(default=15.0, ge=0)
+    """How long a task waits for its job before it frees its worker slot, in seconds; most small jobs end in it."""
+
+    job_poll_s: float = Field(default=10.0, gt=0)
+    """Between two looks at a job, in seconds; many tasks that wait must stay below the service's rate."""
+
+    job_python: str | None = None
+    """Python of the jobs environment. None: .venv-jobs beside the project if it is there, else the one that runs."""
+
+    job_folder: str | None = None
+    """Folder of local jobs; all that wait for them must see it. None: `jobs` below a file:// storage_root."""
+
+    job_lost_after_s: float = Field(default=60.0, ge=2)
+    """Silence of a local job's supervisor after which it counts as gone, in seconds."""
+
+    sagemaker_role: str | None = None
+    """ARN of the role that SageMaker jobs take on. Required for backend `sagemaker`."""
+
+    sagemaker_subnets: str | None = None
+    """Ids of subnets, separated by commas, to run jobs in a VPC; with sagemaker_security_groups."""
+
+    sagemaker_security_groups: str | None = None
+    """Ids of security groups, separated by commas."""
+
+    sagemaker_kms_key: str | None = None
+    """ARN or id of the key that encrypts volumes and outputs of jobs. None: AWS's own."""
+
     @field_validator("storage_root")
     @classmethod
     def _has_a_scheme(cls, value: str | None) -> str | None:
