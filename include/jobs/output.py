@@ -1,0 +1,98 @@
+"""What a job leaves: a folder with a manifest, and the note that says where the output of some inputs lies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from upath import UPath
+
+from include.contracts import Record
+from include.jobs.spec import Named
+from include.jobs.states import OutputError
+from include.storage import location, read_json, read_record, write_record
+
+MANIFEST = "manifest.json"
+
+
+class OutputFile(BaseModel):
+    """A file of an output."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    """Below the output's folder."""
+    bytes: int
+    sha256: str
+
+
+class OutputManifest(BaseModel):
+    """What the harness writes when a script has ended well, after everything else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int
+    files: tuple[OutputFile, ...]
+    metrics: dict[str, Any]
+    """The figures that the script returned."""
+
+
+class JobOutput(Record):
+    """Where the output of some inputs lies; its existence makes the job unnecessary."""
+
+    name: str
+    job: str
+    """The job that made it, with its generation."""
+    kind: str
+    backend: str
+    inputs_digest: str
+    output_uri: str
+    bytes: int
+    metrics: dict[str, Any]
+    billed_s: float
+    instance_type: str
+
+
+def read_manifest(output_uri: str) -> OutputManifest:
+    """The manifest of an output whose files are all there with their sizes; OutputError if it is not whole."""
+    folder = location(output_uri)
+    try:
+        manifest = OutputManifest.model_validate(read_json(folder / MANIFEST))
+    except FileNotFoundError:
+        raise OutputError(f"{output_uri} holds no {MANIFEST}, which a script's harness writes last") from None
+    except (ValueError, ValidationError) as error:
+        raise OutputError(f"{folder / MANIFEST} is not a manifest: {error}") from None
+    if manifest.schema_version != 1:
+        raise OutputError(f"{folder / MANIFEST} has schema_version {manifest.schema_version}, not 1")
+    for file in manifest.files:
+        place = folder / file.path
+        found = place.stat().st_size if place.is_file() else None
+        if found != file.bytes:
+            raise OutputError(
+                f"{place}: {'missing' if found is None else f'{found:,} bytes'}, not {file.bytes:,} bytes"
+            )
+    return manifest
+
+
+def note(root: str, named: Named) -> UPath:
+    """The file that tells where the output of these inputs lies."""
+    spec = named.spec
+    return location(root) / spec.tenant / "jobs" / "outputs" / spec.name / f"{named.inputs_digest}.json"
+
+
+def known_output(root: str, named: Named) -> JobOutput | None:
+    """The output of these inputs, if a job made it and it is still whole."""
+    file = note(root, named)
+    if not file.exists():
+        return None
+    output = read_record(file, JobOutput)
+    try:
+        read_manifest(output.output_uri)
+    except OutputError:  # somebody deleted it: it is made again
+        return None
+    return output
+
+
+def publish(root: str, named: Named, output: JobOutput) -> None:
+    """Note where the output lies; the note is replaced at once, if another run has made the same meanwhile."""
+    write_record(note(root, named), output)

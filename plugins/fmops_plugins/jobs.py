@@ -1,0 +1,217 @@
+"""What waits in the triggerer for a job to end. It has only plugins/ on its path, so it imports nothing of include/.
+
+A trigger tells no more than that it is time to look: the operator describes the job again, judges and decides. Limits
+come as events too: Airflow's own time-out of a trigger would end it without a chance to stop the job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+NOT_BEFORE_S = 5.0
+"""After it was made: an event that comes before the worker has told that the task is deferred fails the task."""
+FAILURES = 20
+"""Looks in a row that may fail, until the operator is asked to look: it knows which errors may pass."""
+ENDED = ("succeeded", "failed", "stopped")
+
+
+class JobTrigger(BaseTrigger):
+    """Looks at a job again and again, and fires once when it is over, when its time is up, or when looking fails."""
+
+    def __init__(self, *, name: str, owner: str, deadline: float, poll_s: float, made_at: float, **place: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.name, self.owner, self.deadline = name, owner, deadline
+        self.poll_s, self.made_at, self.place = poll_s, made_at, place
+        self._said = ""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """As Airflow stores it."""
+        own = {name: getattr(self, name) for name in ("name", "owner", "deadline", "poll_s", "made_at")}
+        return f"{__name__}.{type(self).__name__}", own | self.place
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """One event: {"why": "over" | "deadline" | "unreachable", "message": ...}."""
+        why = await self._wait()
+        await asyncio.sleep(max(0.0, self.made_at + NOT_BEFORE_S - time.time()))
+        yield TriggerEvent(why)  # type: ignore[no-untyped-call]
+
+    async def _wait(self) -> dict[str, str]:
+        failures = 0
+        while True:
+            try:
+                is_over, progress = await self._look()
+                failures = 0
+            except Exception as error:  # of any class: the operator finds out which
+                failures += 1
+                is_over, progress = False, ""
+                self.log.warning("%s cannot be looked at (%d in a row): %s", self.name, failures, error)
+                if failures == FAILURES:
+                    return {"why": "unreachable", "message": f"{type(error).__name__}: {error}"}
+            if progress and progress != self._said:
+                self._said = progress
+                self.log.info("%s: %s", self.name, progress)
+            if is_over:
+                return {"why": "over", "message": ""}
+            left = self.deadline - time.time()
+            if left <= 0:
+                return {"why": "deadline", "message": ""}
+            await asyncio.sleep(min(self.poll_s * min(2**failures, 8), left))
+
+    async def on_kill(self) -> None:
+        """Somebody cleared the task or marked it: stop the job, unless another attempt has taken it over."""
+        owner = await self._owner()
+        if owner != self.owner:
+            self.log.info("%s belongs to another attempt by now: left alone", self.name)
+            return
+        await self._stop()
+        self.log.info("asked %s to stop", self.name)
+
+    async def _look(self) -> tuple[bool, str]:
+        """Whether the job is over, and what it told last."""
+        raise NotImplementedError
+
+    async def _owner(self) -> str | None:
+        raise NotImplementedError
+
+    async def _stop(self) -> None:
+        raise NotImplementedError
+
+
+class LocalTrigger(JobTrigger):
+    """Waits for a local job, whose folder (`folder`) its supervisor keeps; silent for `lost_after_s`, it is over."""
+
+    def __init__(self, *, folder: str, lost_after_s: float, **rest: Any) -> None:
+        super().__init__(folder=folder, lost_after_s=lost_after_s, **rest)
+        self._folder = Path(folder)
+        self._lost_after_s = lost_after_s
+        self._beat: tuple[float, float] | None = None
+        """The heartbeat that was seen last, and when, by this process's own clock."""
+
+    async def _look(self) -> tuple[bool, str]:
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> tuple[bool, str]:
+        if not self._folder.is_dir():
+            return True, ""
+        status = _json(self._folder / "status.json")
+        if status.get("state") in ENDED:
+            return True, ""
+        try:
+            beat = (self._folder / "heartbeat").stat().st_mtime
+        except FileNotFoundError:
+            beat = 0.0
+        if self._beat is None or self._beat[0] != beat:
+            self._beat = (beat, time.monotonic())
+        is_silent = time.monotonic() - self._beat[1] > self._lost_after_s
+        return is_silent, _line(_json(self._folder / "progress.json"))
+
+    async def _owner(self) -> str | None:
+        return await asyncio.to_thread(self._read_owner)
+
+    def _read_owner(self) -> str | None:
+        try:
+            return (self._folder / "owner").read_text()
+        except FileNotFoundError:
+            return None
+
+    async def _stop(self) -> None:
+        await asyncio.to_thread((self._folder / "stop").touch)
+
+
+class SageMakerTrigger(JobTrigger):
+    """Waits for a SageMaker job of a `kind` (training, processing) in a `region`; described by name only."""
+
+    def __init__(self, *, kind: str, region: str | None, **rest: Any) -> None:
+        super().__init__(kind=kind, region=region, **rest)
+        self._kind, self._region = kind, region
+        self._arn = ""
+
+    async def _look(self) -> tuple[bool, str]:
+        found = await self._describe()
+        state = str(found[f"{self._kind.capitalize()}JobStatus"])
+        transitions = found.get("SecondaryStatusTransitions") or [{}]
+        return state in ("Completed", "Failed", "Stopped"), str(transitions[-1].get("StatusMessage") or state)
+
+    async def _owner(self) -> str | None:
+        if not self._arn:
+            await self._describe()
+        tags = (await self._call("list_tags", ResourceArn=self._arn))["Tags"]
+        return next((str(tag["Value"]) for tag in tags if tag["Key"] == "fmops:owner"), None)
+
+    async def _stop(self) -> None:
+        await self._call(f"stop_{self._kind}_job", **self._job)
+
+    @property
+    def _job(self) -> dict[str, str]:
+        return {f"{self._kind.capitalize()}JobName": self.name}
+
+    async def _describe(self) -> dict[str, Any]:
+        found = await self._call(f"describe_{self._kind}_job", **self._job)
+        self._arn = str(found[f"{self._kind.capitalize()}JobArn"])
+        return found
+
+    async def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        await _PACE.wait()
+        async with _session().create_client("sagemaker", region_name=self._region, config=_config()) as client:
+            answer: dict[str, Any] = await getattr(client, operation)(**arguments)
+            return answer
+
+
+class _Pace:
+    """Keeps all triggers of this process together below the service's rate."""
+
+    def __init__(self, per_second: float) -> None:
+        self._gap = 1 / per_second
+        self._next = 0.0
+
+    async def wait(self) -> None:
+        now = time.monotonic()
+        turn = max(now, self._next)
+        self._next = turn + self._gap
+        await asyncio.sleep(turn - now)
+
+
+_PACE = _Pace(per_second=5)
+_SESSION: list[Any] = []
+
+
+def _session() -> Any:
+    """One for the process: what describes the services takes a tenth of a second to read, and megabytes."""
+    if not _SESSION:
+        from aiobotocore.session import get_session  # type: ignore[import-untyped]
+
+        _SESSION.append(get_session())
+    return _SESSION[0]
+
+
+def _config() -> Any:
+    from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
+
+    retries = {"mode": "adaptive", "total_max_attempts": 5}
+    return AioConfig(connect_timeout=10, read_timeout=30, retries=retries, user_agent_extra="fmops-airflow")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """What a file holds; nothing if it is not there. Its writers replace it whole."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _line(progress: dict[str, Any]) -> str:
+    """A progress record in one line."""
+    step = f"step {progress.pop('step')}" if "step" in progress else ""
+    step += f" of {progress.pop('of')}" if "of" in progress else ""
+    rest = (
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in progress.items()
+    )
+    return ", ".join(part for part in (step, *rest) if part)[:500]

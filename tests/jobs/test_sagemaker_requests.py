@@ -1,0 +1,388 @@
+"""What SageMaker is asked, held against the service's own model, and how its answers and refusals read."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from botocore import exceptions as botocore
+from botocore.session import get_session
+from botocore.validate import ParamValidator
+
+from include.errors import UserError
+from include.jobs.sagemaker import read_error, read_local_error
+from include.jobs.sagemaker_requests import (
+    LONGEST_VARIABLE,
+    Place,
+    cause_of,
+    check_limits,
+    longest_s,
+    processing_request,
+    processing_status,
+    tag_value,
+    tags,
+    training_request,
+    training_status,
+)
+from include.jobs.spec import JobSpec, Named
+from include.jobs.states import BadInputError, CapacityError, JobExistsError, ThrottledError
+
+PLACE = Place(
+    root="s3://bucket/root",
+    role="arn:aws:iam::123456789012:role/jobs",
+    region="eu-central-1",
+    image_uri="123456789012.dkr.ecr.eu-central-1.amazonaws.com/mine:1",
+    instance_type="ml.m5.large",
+)
+SAFE = Place(
+    root=PLACE.root,
+    role=PLACE.role,
+    region=PLACE.region,
+    image_uri=PLACE.image_uri,
+    instance_type="ml.m5.large",
+    subnets=("subnet-1", "subnet-2"),
+    security_groups=("sg-1",),
+    kms_key="arn:aws:kms:eu-central-1:123456789012:key/k",
+)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+END = datetime(2026, 1, 1, 0, 1, 40, tzinfo=UTC)
+
+
+def named(**changes: Any) -> Named:
+    values: dict[str, Any] = {
+        "name": "tune",
+        "script": "include.jobs.scripts.smoke",
+        "channels": {"train": "s3://bucket/data/train", "words": "s3://bucket/words/"},
+        "hyperparameters": {"lr": 0.1, "steps": 3, "three": "3", "deep": True},
+        "max_runtime_s": 600,
+        "tenant": "acme",
+        "use_case": "faq",
+        "dag_id": "dag",
+        "run_id": "manual__2026-01-01T00:00:00+00:00",
+        "task_id": "tune",
+    }
+    return Named(spec=JobSpec.model_validate(values | changes), inputs_digest="i" * 32, job_digest="0123456789abcdef")
+
+
+def fits(operation: str, request: dict[str, Any]) -> None:
+    """Every field is one of the service's, and of its type."""
+    shape = get_session().get_service_model("sagemaker").operation_model(operation).input_shape
+    report = ParamValidator().validate(request, shape)
+    assert not report.has_errors(), report.generate_report()
+
+
+def test_a_training_job() -> None:
+    request = training_request(named(), "tune-x-g1", "me", PLACE, "s3://bucket/code/source.tar.gz")
+    fits("CreateTrainingJob", request)
+    given = {name: json.loads(value) for name, value in request["HyperParameters"].items()}
+    assert given == {
+        "lr": 0.1,
+        "steps": 3,
+        "three": "3",
+        "deep": True,
+        "fmops_script": "include.jobs.scripts.smoke",
+        "sagemaker_program": "fmops_job.py",
+        "sagemaker_submit_directory": "s3://bucket/code/source.tar.gz",
+        "sagemaker_region": "eu-central-1",
+    }
+    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 600}
+    assert request["EnableManagedSpotTraining"] is request["EnableNetworkIsolation"] is False
+    assert request["OutputDataConfig"] == {
+        "S3OutputPath": "s3://bucket/root/acme/jobs/running",
+        "CompressionType": "NONE",
+    }
+    assert request["CheckpointConfig"]["S3Uri"] == "s3://bucket/root/acme/jobs/checkpoints/0123456789abcdef"
+    sources = {one["ChannelName"]: one["DataSource"]["S3DataSource"] for one in request["InputDataConfig"]}
+    assert sources["train"]["S3Uri"] == "s3://bucket/data/train/", "or its neighbour train2 would come too"
+    assert sources["words"]["S3Uri"] == "s3://bucket/words/"
+    assert "VpcConfig" not in request
+    assert "KmsKeyId" not in str(request)
+
+
+def test_a_training_job_without_channels_names_none() -> None:
+    request = training_request(named(channels={}), "n", "me", PLACE, "s3://b/c")
+    fits("CreateTrainingJob", request)
+    assert "InputDataConfig" not in request, "the service refuses an empty list"
+
+
+def test_a_spot_job_may_wait() -> None:
+    job = named(resources={"spot": True})
+    request = training_request(job, "n", "me", PLACE, "s3://b/c")
+    assert request["EnableManagedSpotTraining"] is True
+    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 4200}
+    assert longest_s(job.spec) == 4200
+    assert longest_s(named().spec) == 600
+
+
+def test_a_network_and_a_key_are_those_of_the_settings() -> None:
+    training = training_request(named(), "n", "me", SAFE, "s3://b/c")
+    fits("CreateTrainingJob", training)
+    network = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
+    assert training["VpcConfig"] == network
+    assert training["OutputDataConfig"]["KmsKeyId"] == training["ResourceConfig"]["VolumeKmsKeyId"] == SAFE.kms_key
+    processing = processing_request(named(kind="processing"), "n", "me", SAFE, "s3://b/c/")
+    fits("CreateProcessingJob", processing)
+    assert processing["NetworkConfig"] == {"EnableNetworkIsolation": False, "VpcConfig": network}
+    assert processing["ProcessingOutputConfig"]["KmsKeyId"] == SAFE.kms_key
+    assert processing["ProcessingResources"]["ClusterConfig"]["VolumeKmsKeyId"] == SAFE.kms_key
+
+
+def test_a_processing_job() -> None:
+    job = named(kind="processing", sharded=("train",), resources={"instance_count": 3, "volume_gb": 50})
+    request = processing_request(job, "tune-x-g1", "me", PLACE, "s3://bucket/code/files/")
+    fits("CreateProcessingJob", request)
+    inputs = {one["InputName"]: one["S3Input"] for one in request["ProcessingInputs"]}
+    assert {name: one["LocalPath"] for name, one in inputs.items()} == {
+        "code": "/opt/ml/processing/input/code",
+        "train": "/opt/ml/processing/input/train",
+        "words": "/opt/ml/processing/input/words",
+    }
+    assert inputs["train"]["S3DataDistributionType"] == "ShardedByS3Key"
+    assert inputs["words"]["S3DataDistributionType"] == inputs["code"]["S3DataDistributionType"] == "FullyReplicated"
+    assert request["AppSpecification"]["ContainerEntrypoint"] == [
+        "python3",
+        "/opt/ml/processing/input/code/fmops_job.py",
+    ]
+    (output,) = request["ProcessingOutputConfig"]["Outputs"]
+    assert output["S3Output"]["S3Uri"] == "s3://bucket/root/acme/jobs/running/tune-x-g1/output"
+    assert request["ProcessingResources"]["ClusterConfig"] == {
+        "InstanceType": "ml.m5.large",
+        "InstanceCount": 3,
+        "VolumeSizeInGB": 50,
+    }
+    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 600}
+
+
+@pytest.mark.parametrize("length", [1, 100, 1000])
+def test_a_processing_jobs_hyperparameters_come_in_pieces_that_the_service_takes(length: int) -> None:
+    job = named(kind="processing", hyperparameters={"text": "x" * length, "three": "3", "steps": 3})
+    environment = processing_request(job, "n", "me", PLACE, "s3://b/c")["Environment"]
+    assert all(len(value) <= LONGEST_VARIABLE for value in environment.values())
+    names = [name for name in environment if name.startswith("FMOPS_HYPERPARAMETERS")]
+    assert names == ["FMOPS_HYPERPARAMETERS"] + [f"FMOPS_HYPERPARAMETERS_{n}" for n in range(2, len(names) + 1)]
+    given = json.loads("".join(environment[name] for name in names))
+    assert json.loads(given["text"]) == "x" * length
+    assert json.loads(given["three"]) == "3", "a text stays one"
+    assert given["steps"] == 3
+    assert json.loads(given["fmops_script"]) == "include.jobs.scripts.smoke"
+
+
+def test_tags_hold_what_aws_takes() -> None:
+    spec = named(run_id="manual__2026 {x}" + "y" * 300, map_index=3).spec
+    found = {tag["Key"]: tag["Value"] for tag in tags(spec, "0192-abc")}
+    assert found["fmops:owner"] == "0192-abc"
+    assert found["fmops:name"] == "tune"
+    assert found["fmops:tenant"] == "acme"
+    assert found["fmops:task"] == "tune_3_"
+    assert found["fmops:run"].startswith("manual__2026 _x_yyy")
+    assert len(found["fmops:run"]) == 256
+    assert tag_value("Größe a.b:c/d=e+f-g@h_i\n#") == "Größe a.b:c/d=e+f-g@h_i__"
+
+
+def test_an_owner_that_a_tag_would_change_is_refused() -> None:
+    with pytest.raises(ValueError, match="owner"):
+        tags(named().spec, "me#1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"channels": {"train": "file:///data"}}, r"channel train='file:///data'.*s3://"),
+        ({"channels": {f"c{n}": "s3://b/c" for n in range(21)}}, r"21 channels: a training job takes 20"),
+        ({"kind": "processing", "channels": {f"c{n}": "s3://b/c" for n in range(10)}}, r"10 channels.*takes 9"),
+        ({"kind": "processing", "channels": {"code": "s3://b/c"}}, r"channel 'code'.*another name"),
+        ({"hyperparameters": {f"h{n}": n for n in range(97)}}, r"97 hyper-parameters: SageMaker takes 96"),
+        ({"hyperparameters": {"text": "\u00e4" * 2000}}, r"text has 12,002 characters as JSON, up to 2,500"),
+        (
+            {"kind": "processing", "hyperparameters": {f"h{n}": "x" * 2400 for n in range(10)}},
+            r"have 24,\d+ characters as JSON, up to 23,040",
+        ),
+    ],
+)
+def test_what_the_service_would_refuse_is_one_line_before(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words) as error:
+        check_limits(named(**changes).spec)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"kind": "processing"},
+        {"channels": {f"c{n}": "s3://b/c" for n in range(20)}},
+        {"hyperparameters": {f"h{n}": n for n in range(96)}},
+        {"channels": {"code": "s3://b/c"}},
+    ],
+)
+def test_what_the_service_takes_passes(changes: dict[str, Any]) -> None:
+    check_limits(named(**changes).spec)
+
+
+def training(**changes: Any) -> dict[str, Any]:
+    return {
+        "TrainingJobName": "tune-x-g1",
+        "TrainingJobStatus": "InProgress",
+        "SecondaryStatus": "Training",
+        "SecondaryStatusTransitions": [{"Status": "Training", "StatusMessage": "Training image download completed."}],
+        "OutputDataConfig": {"S3OutputPath": "s3://bucket/root/acme/jobs/running"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 30},
+        "TrainingStartTime": START,
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("status", "second", "state"),
+    [
+        ("InProgress", "Starting", "starting"),
+        ("InProgress", "Pending", "starting"),
+        ("InProgress", "Downloading", "starting"),
+        ("InProgress", "Interrupted", "starting"),
+        ("InProgress", "Training", "running"),
+        ("InProgress", "Uploading", "running"),
+        ("Stopping", "Stopping", "stopping"),
+        ("Stopping", "MaxRuntimeExceeded", "stopping"),
+        ("Failed", "MaxRuntimeExceeded", "stopped"),
+        ("Stopped", "Stopped", "stopped"),
+        ("Stopped", "MaxRuntimeExceeded", "stopped"),
+        ("Completed", "Completed", "succeeded"),
+        ("Failed", "Failed", "failed"),
+    ],
+)
+def test_states_of_training(status: str, second: str, state: str) -> None:
+    found = training_status(training(TrainingJobStatus=status, SecondaryStatus=second))
+    assert found.state == state
+    assert (found.cause is None) == (state not in ("failed", "stopped"))
+
+
+def test_a_training_job_that_ran() -> None:
+    found = training_status(training(TrainingJobStatus="Completed", TrainingEndTime=END, BillableTimeInSeconds=30))
+    assert (found.state, found.started_at, found.ended_at) == ("succeeded", START, END)
+    assert found.billed_s == 60, "of a spot job less than it ran; for each of two instances"
+    assert found.output_uri == "s3://bucket/root/acme/jobs/running/tune-x-g1/output/model"
+    assert found.instance_type == "ml.m5.large"
+    assert training_status(training(TrainingEndTime=END)).billed_s == 200
+    assert training_status(training()).billed_s == 0
+
+
+def test_a_training_job_whose_time_was_up_says_so() -> None:
+    answer = training(TrainingJobStatus="Stopped", SecondaryStatus="MaxWaitTimeExceeded")
+    found = training_status(answer)
+    assert (found.state, found.cause) == ("stopped", "stopped")
+    assert found.message.startswith("MaxWaitTimeExceeded")
+
+
+def processing(**changes: Any) -> dict[str, Any]:
+    return {
+        "ProcessingJobName": "tune-x-g1",
+        "ProcessingJobStatus": "InProgress",
+        "ProcessingResources": {"ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 3}},
+        "ProcessingOutputConfig": {"Outputs": [{"S3Output": {"S3Uri": "s3://bucket/out"}}]},
+        "ProcessingStartTime": START,
+    } | changes
+
+
+def test_states_of_processing() -> None:
+    assert processing_status(processing(ProcessingStartTime=None)).state == "starting"
+    assert processing_status(processing()).state == "running"
+    assert processing_status(processing(ProcessingJobStatus="Stopping")).state == "stopping"
+    done = processing_status(processing(ProcessingJobStatus="Completed", ProcessingEndTime=END))
+    assert (done.state, done.billed_s, done.output_uri) == ("succeeded", 300, "s3://bucket/out")
+    stopped = processing_status(processing(ProcessingJobStatus="Stopped", ProcessingEndTime=END))
+    assert (stopped.state, stopped.cause) == ("stopped", "stopped")
+
+
+def test_a_processing_job_tells_the_harness_word_by_its_exit_message() -> None:
+    found = processing_status(
+        processing(
+            ProcessingJobStatus="Failed",
+            ExitMessage="BadInput: channel 'train' is missing",
+            FailureReason="AlgorithmError: See job logs for more information",
+        )
+    )
+    assert (found.state, found.cause) == ("failed", "bad_input")
+    assert found.message.startswith("BadInput: channel 'train' is missing: AlgorithmError")
+
+
+TOOLKIT = 'AlgorithmError: ExecuteUserScriptError:\nExitCode {}\nErrorMessage "{}"\nCommand "python x.py", exit code: 1'
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        ("CapacityError: Unable to provision requested ML compute capacity. Please retry", "capacity"),
+        ("ResourceLimitExceeded: The account-level service limit", "capacity"),
+        ("MaxRuntimeExceeded", "stopped"),
+        ("AlgorithmError: BadInput: channel 'x' is missing, exit code: 64", "bad_input"),
+        ("AlgorithmError: OutOfMemory: CUDA out of memory, exit code: 137", "out_of_memory"),
+        ("AlgorithmError: UserCode: ValueError: BadInput: no such thing, exit code: 1", "user_code"),
+        ("AlgorithmError: UserCode: RuntimeError: out of memory in my own cache, exit code: 1", "user_code"),
+        (TOOLKIT.format(64, ""), "bad_input"),
+        (TOOLKIT.format(137, ""), "out_of_memory"),
+        (TOOLKIT.format(-9, ""), "out_of_memory"),
+        (TOOLKIT.format(1, "ValueError: exit code 137 of a child"), "out_of_memory"),
+        (TOOLKIT.format(1, "KeyError: 'x'"), "user_code"),
+        ("AlgorithmError: , exit code: 137", "out_of_memory"),
+        ("AlgorithmError: exit code: 1375", "user_code"),
+        ("ClientError: Please use an instance type with more memory, or reduce the size of your data", "out_of_memory"),
+        ("ClientError: Data download failed: no S3 objects found under", "bad_input"),
+        ("InternalServerError: We encountered an internal error. Please try again.", "lost"),
+        ("AlgorithmError: See job logs for more information", "user_code"),
+        ("something else", "user_code"),
+        ("", "user_code"),
+    ],
+)
+def test_causes(reason: str, cause: str) -> None:
+    assert cause_of(reason) == cause
+    assert training_status(training(TrainingJobStatus="Failed", FailureReason=reason)).cause == cause
+
+
+def test_a_message_is_one_line() -> None:
+    reason = "AlgorithmError: a\n  b" + "c" * 3000
+    message = training_status(training(TrainingJobStatus="Failed", FailureReason=reason)).message
+    assert "\n" not in message
+    assert len(message) == 1000
+
+
+def answer(code: str, message: str = "words", status: int = 400) -> dict[str, Any]:
+    return {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+@pytest.mark.parametrize(
+    ("found", "error"),
+    [
+        (answer("ResourceInUse"), JobExistsError),
+        (answer("ValidationException", "Job name must be unique within an AWS account"), JobExistsError),
+        (answer("ValidationException", "Requested resource not found."), LookupError),
+        (answer("ValidationException", "Could not find requested job with name: x"), LookupError),
+        (answer("ValidationException", "1 validation error: Value 'not found' at 'x'"), BadInputError),
+        (answer("ValidationException", "Could not find model data at s3://b/k."), BadInputError),
+        (answer("ResourceNotFoundException"), LookupError),
+        (answer("ResourceLimitExceeded"), CapacityError),
+        (answer("ThrottlingException"), ThrottledError),
+        (answer("TooManyRequestsException"), ThrottledError),
+        (answer("AccessDeniedException"), BadInputError),
+        (answer("InternalFailure", status=500), ConnectionError),
+        (answer("Whatever", status=503), ConnectionError),
+        (answer("Whatever"), BadInputError),
+    ],
+)
+def test_what_a_refusal_stands_for(found: dict[str, Any], error: type[Exception]) -> None:
+    assert isinstance(read_error(found, "CreateTrainingJob", PLACE.role), error)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (botocore.ReadTimeoutError(endpoint_url="u"), TimeoutError),
+        (botocore.ConnectTimeoutError(endpoint_url="u"), TimeoutError),
+        (botocore.EndpointConnectionError(endpoint_url="u"), ConnectionError),
+        (botocore.ConnectionClosedError(endpoint_url="u"), ConnectionError),
+        (botocore.NoCredentialsError(), UserError),
+        (botocore.ParamValidationError(report="x"), BadInputError),
+    ],
+)
+def test_what_no_answer_stands_for(given: Exception, error: type[Exception]) -> None:
+    assert isinstance(read_local_error(given, "create_training_job"), error)
