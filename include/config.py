@@ -175,6 +175,9 @@ class Settings(BaseSettings):
     sagemaker_kms_key: str | None = None
     """ARN or id of the key that encrypts volumes and outputs of jobs. None: AWS's own."""
 
+    worker_image: str | None = None
+    """ECR address of the image of the Dockerfile's target `worker`, for SageMaker jobs that need what workers have."""
+
     @field_validator("storage_root")
     @classmethod
     def _has_a_scheme(cls, value: str | None) -> str | None:

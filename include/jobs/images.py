@@ -16,6 +16,8 @@ from include.jobs.spec import JobSpec
 IMAGES = Path(__file__).parent.parent / "catalog" / "images.yaml"
 ADDRESS = re.compile(r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/(?P<repository>.+)")
 """Of an image in a registry."""
+WORKER = "worker"
+"""The image that is not the catalog's: what Airflow's own workers run in. Locally the running Python stands for it."""
 
 
 class Image(BaseModel):
@@ -44,8 +46,13 @@ class Catalog(BaseModel):
     instance_types: dict[str, tuple[str, ...]]
     """Those that exist, for each kind of job; not each of them in each region."""
 
-    def uri(self, name: str, region: str) -> str:
-        """The address of an image in a region; UserError if the name or the region has none."""
+    def uri(self, name: str, region: str, worker_image: str | None = None) -> str:
+        """The address of an image in a region; UserError if the name or the region has none.
+
+        worker_image: the setting, which is the address of `worker`.
+        """
+        if name == WORKER:
+            return _address_of_worker(worker_image)
         if ADDRESS.fullmatch(name):
             return name
         image = self._named(name)
@@ -73,12 +80,23 @@ class Catalog(BaseModel):
         return wanted
 
     def _named(self, name: str) -> Image:
+        if name == WORKER:  # the same machines suit both
+            name = "cpu"
         if name not in self.images:
             raise UserError(
-                f"resources.image={name!r} is not known: choose among {', '.join(self.images)}, "
+                f"resources.image={name!r} is not known: choose among {', '.join((*self.images, WORKER))}, "
                 "or give the address of an image of your own"
             )
         return self.images[name]
+
+
+def _address_of_worker(setting: str | None) -> str:
+    if not setting or not ADDRESS.fullmatch(setting):
+        raise UserError(
+            f"worker_image={setting!r} is not the address of an image in Amazon ECR: build the Dockerfile's target "
+            "worker, push it, and set FMOPS_WORKER_IMAGE=ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY:TAG"
+        )
+    return setting
 
 
 @cache

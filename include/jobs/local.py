@@ -25,6 +25,7 @@ from typing import Any
 from include.config import PROJECT, Settings
 from include.errors import UserError
 from include.jobs.guard import ALL, ENDED
+from include.jobs.images import WORKER
 from include.jobs.source import read_source
 from include.jobs.spec import JobSpec, Named
 from include.jobs.states import JobExistsError, LostError, Status
@@ -89,7 +90,7 @@ class LocalBackend:
         """UserError in one line if the job cannot run here; a warning if the disk is nearly full."""
         read_source(named.spec.script)
         _channels(named.spec)
-        _ = self.python
+        self._python_of(named.spec)
         place = self.folder
         place.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(place).free) < LITTLE_DISK:
@@ -98,7 +99,8 @@ class LocalBackend:
     def submit(self, named: Named, name: str, owner: str) -> None:
         """Make its folder and start its supervisor, which is nobody's child."""
         folder, job_id = self._of(name), f"{name}.{uuid.uuid4().hex}"
-        command = [str(self.python), *SUPERVISOR, "--detach", str(folder), str(self._settings.job_lost_after_s)]
+        python = str(self._python_of(named.spec))
+        command = [python, *SUPERVISOR, "--detach", str(folder), str(self._settings.job_lost_after_s)]
         environment = _environment(folder, named, job_id)
         draft = folder.with_name(f".{name}.{uuid.uuid4().hex}")
         try:
@@ -178,6 +180,10 @@ class LocalBackend:
         if not re.fullmatch(NAME, name):
             raise UserError(f"job name {name!r} must match {NAME}")
         return self.folder / name
+
+    def _python_of(self, spec: JobSpec) -> Path:
+        """The running Python for what needs the workers' environment, else that of the jobs environment."""
+        return Path(sys.executable) if spec.resources.image == WORKER else self.python
 
     def _fill(self, folder: Path, named: Named, owner: str, job_id: str) -> None:
         """All that the supervisor needs; room on the disk for what it must be able to write."""

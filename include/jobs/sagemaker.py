@@ -163,7 +163,7 @@ class SageMakerBackend:
             root=settings.root,
             role=settings.sagemaker_role,
             region=where,
-            image_uri=catalog.uri(spec.resources.image, where),
+            image_uri=catalog.uri(spec.resources.image, where, settings.worker_image),
             instance_type=catalog.instance_type(spec),
             subnets=subnets,
             security_groups=groups,

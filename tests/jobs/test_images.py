@@ -73,7 +73,9 @@ def test_the_default_instance_is_the_images() -> None:
 
 def test_what_is_not_known_is_named_with_what_is() -> None:
     catalog = load_images()
-    with pytest.raises(UserError, match=r"resources\.image='gpu' is not known: choose among cpu, torch-cpu, torch-gpu"):
+    with pytest.raises(
+        UserError, match=r"resources\.image='gpu' is not known: choose among cpu, torch-cpu, torch-gpu, worker"
+    ):
         catalog.uri("gpu", "us-east-1")
     with pytest.raises(UserError, match="not offered in region us-iso-east-1"):
         catalog.uri("cpu", "us-iso-east-1")
@@ -81,6 +83,16 @@ def test_what_is_not_known_is_named_with_what_is() -> None:
         catalog.instance_type(spec(instance_type="ml.m5.larg"))
     with pytest.raises(UserError, match="resources.image='gpu'"):
         catalog.instance_type(spec(image="gpu"))
+
+
+def test_the_workers_image_is_the_settings_and_runs_on_what_the_cpu_image_does() -> None:
+    catalog = load_images()
+    assert catalog.uri("worker", "us-east-1", MINE) == MINE
+    for kind in ("training", "processing"):
+        assert catalog.instance_type(spec(kind, image="worker")) == catalog.instance_type(spec(kind, image="cpu"))
+    for setting in (None, "fmops:worker"):
+        with pytest.raises(UserError, match=rf"worker_image={setting!r} is not the address.*set FMOPS_WORKER_IMAGE="):
+            catalog.uri("worker", "us-east-1", setting)
 
 
 def test_types_differ_by_kind() -> None:

@@ -367,6 +367,16 @@ def test_what_cannot_run_here_is_refused_in_one_line(trials: Trials, tmp_path: P
     assert "cannot be run: set FMOPS_JOB_PYTHON" in refusal(python=str(tmp_path / "none"))
 
 
+def test_a_job_that_needs_the_workers_environment_gets_the_running_python(trials: Trials) -> None:
+    settings = trials.settings.model_copy(update={"job_python": str(trials.texts / "none")})
+    trials.backend = LocalBackend(settings)
+    worker = {"resources": {"image": "worker"}}
+    trials.backend.check(trials.named(**worker))
+    assert trials.end(trials.start(**worker)).state == "succeeded"
+    with pytest.raises(UserError, match="job_python"):
+        trials.backend.check(trials.named(resources={"image": "cpu"}))
+
+
 def test_the_job_folder_is_below_a_storage_root_that_is_one(tmp_path: Path) -> None:
     assert LocalBackend(Settings(storage_root=tmp_path.as_uri())).folder == tmp_path / "jobs"
     assert LocalBackend(Settings(storage_root="s3://b/k", job_folder=str(tmp_path))).folder == tmp_path

@@ -308,6 +308,7 @@ def test_refusals_by_cause(
         ({"sagemaker_subnets": "subnet-1"}, {}, "set both"),
         ({"sagemaker_security_groups": "sg-1"}, {}, "set both"),
         ({}, {"resources": {"image": "none"}}, "choose among cpu"),
+        ({}, {"resources": {"image": "worker"}}, "FMOPS_WORKER_IMAGE"),
         ({}, {"resources": {"instance_type": "ml.none"}}, "ml.none"),
         ({}, {"channels": {"train": "file:///x"}}, "channel train"),
     ],
@@ -324,6 +325,9 @@ def test_check_lets_a_good_job_pass() -> None:
     named = Named(spec=spec(), inputs_digest="i" * 32, job_digest="j" * 16)
     SageMakerBackend(settings(**both)).check(named)
     assert SageMakerBackend(settings(**both))._place(named.spec).subnets == ("subnet-1", "subnet-2")
+    mine = "123456789012.dkr.ecr.us-east-1.amazonaws.com/fmops:worker"
+    place = SageMakerBackend(settings(worker_image=mine))._place(spec(resources={"image": "worker"}))
+    assert place.image_uri == mine
 
 
 def test_a_source_is_stored_once(aws: AwsEndpoint) -> None:
