@@ -6,7 +6,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from include.callbacks import log_failure
-from include.errors import BusyError, DocumentError, DriftError, GateError, StateMovedError, ToleranceError, UserError
+from include.errors import (
+    BusyError,
+    DocumentError,
+    DriftError,
+    GateError,
+    PermanentError,
+    StateMovedError,
+    ToleranceError,
+    UserError,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import ExceptionRetryPolicy
@@ -22,6 +31,7 @@ RETRY_CANNOT_HELP: tuple[type[Exception], ...] = (
     DriftError,
     ToleranceError,
     GateError,
+    PermanentError,
     PermissionError,
 )
 RETRY_MAY_HELP: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, BusyError)

@@ -52,5 +52,9 @@ class GateError(RuntimeError):
     """A quality gate refused a result; the message names the thresholds that it missed."""
 
 
+class PermanentError(RuntimeError):
+    """Something failed in a way that a second try would most likely repeat; a person has to look."""
+
+
 class BusyError(RuntimeError):
     """A service kept refusing for its load until the deadline; the message names the service and the deadline."""

@@ -25,6 +25,8 @@ class Backend(Protocol):
     """
 
     name: str
+    inline_poll_s: float
+    """Between two looks at a job that a task waits for in its slot, in seconds."""
 
     def check(self, named: Named) -> None:
         """UserError in one line if this place cannot run the job; nothing is spent."""
@@ -51,7 +53,7 @@ class Backend(Protocol):
         """Class path and arguments (plain JSON) of what looks at it in the triggerer: see fmops_plugins.jobs."""
 
     def find(self, tags: Mapping[str, str]) -> Iterator[tuple[str, str, dict[str, str]]]:
-        """(kind, name, tags) of each job that has not ended and has these tags, and perhaps others."""
+        """(kind, name, tags) of each job that has not ended and has these tags; with OWNER_TAG, and perhaps others."""
 
 
 def default_backend(settings: Settings) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from upath import UPath
 
 from include.contracts import UsageEvent, now
 from include.jobs.base import Backend
@@ -12,6 +14,7 @@ from include.jobs.output import JobOutput, known_output, publish, read_manifest
 from include.jobs.source import read_source
 from include.jobs.spec import JobSpec, Named, name_spec
 from include.jobs.states import ERRORS, JobExistsError, OutputError, Status
+from include.storage import digest, location, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,8 @@ class Held:
 
     named: Named
     name: str = ""
+    taken: Literal["", "active", "stopping"] = ""
+    """What a job was when it was taken over from another attempt; empty if this one started it, or it had ended."""
     output: JobOutput | None = None
 
 
@@ -39,6 +44,7 @@ def ensure(backend: Backend, named: Named, *, root: str, owner: str) -> Held:
     At most one job is started. A generation that ended badly is never looked at again: its name is spent.
     """
     kind = named.spec.kind
+    _stop_outdated(backend, named, root)
     if not named.spec.force and (output := known_output(root, named)):
         log.info("nothing to run: %s made the output of these inputs, %s", output.job, output.output_uri)
         return Held(named=named, output=output)
@@ -56,7 +62,8 @@ def ensure(backend: Backend, named: Named, *, root: str, owner: str) -> Held:
         if status is not None and is_usable(status):
             backend.claim(kind, name, owner)
             log.info("%s is %s already (%s): not started again", name, status.state, backend.name)
-            return Held(named=named, name=name)
+            taken: Literal["", "active", "stopping"] = "stopping" if status.state == "stopping" else "active"
+            return Held(named=named, name=name, taken="" if status.is_over else taken)
         log.info("%s is spent: %s", name, _told(status))
     raise OutputError(f"{named.job_name(1)} and {GENERATIONS - 1} generations after it ended badly")
 
@@ -110,9 +117,10 @@ def stop_if_owned(backend: Backend, kind: str, name: str, owner: str) -> bool:
     return True
 
 
-def usage(spec: JobSpec, status: Status) -> UsageEvent:
-    """What the job used, to be priced."""
+def usage(spec: JobSpec, status: Status, backend: str) -> UsageEvent:
+    """What the job used, to be priced; the same event however often its end is looked at."""
     return UsageEvent(
+        event_id=digest(backend, status.name)[:32],
         tenant=spec.tenant,
         use_case=spec.use_case,
         kind="job",
@@ -127,15 +135,31 @@ def usage(spec: JobSpec, status: Status) -> UsageEvent:
     )
 
 
-def progress_line(progress: dict[str, Any]) -> str:
-    """What a script told last, in one line: `step 30 of 100, loss 2.1`."""
-    rest = {name: value for name, value in progress.items() if name not in ("step", "of", "at")}
-    figures = ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in rest.items()
-    )
-    step = f"step {progress['step']}" if "step" in progress else ""
-    step += f" of {progress['of']}" if step and "of" in progress else ""
-    return ", ".join(part for part in (step, figures) if part)
+def _stop_outdated(backend: Backend, named: Named, root: str) -> None:
+    """Stop the job that an earlier attempt of the same task started from other inputs: nobody waits for it any more.
+
+    A code release or a changed channel in the middle of a run gives a retried task another digest, and so another name.
+    """
+    file = _task_file(root, named.spec)
+    mine = {"backend": backend.name, "kind": named.spec.kind, "job": f"{named.spec.name}-{named.job_digest}"}
+    before: dict[str, Any] = read_json(file) if file.exists() else mine
+    if before != mine and before["backend"] == backend.name:
+        for generation in range(1, GENERATIONS + 1):
+            name = f"{before['job']}-g{generation}"
+            status = backend.describe(before["kind"], name)
+            if status is None:
+                break
+            if not status.is_over:
+                log.warning("%s was started from other inputs than the task has now: it is stopped", name)
+                backend.stop(before["kind"], name)
+    if not file.exists() or before != mine:
+        write_json(file, mine)
+
+
+def _task_file(root: str, spec: JobSpec) -> UPath:
+    """Where a task notes which job it starts."""
+    task = digest(spec.dag_id, spec.run_id, spec.task_id, str(spec.map_index))[:32]
+    return location(root) / spec.tenant / "jobs" / "tasks" / f"{task}.json"
 
 
 def _told(status: Status | None) -> str:

@@ -59,6 +59,8 @@ class Job:
         self.rank = self.hosts.index(self.host)
         self.checkpoints = Checkpoints(self.checkpoint_dir)
         self._progress: dict[str, Any] = {}
+        self._first: tuple[int, float] | None = None
+        """The first step that was told, and when."""
         self._told_at = -math.inf
         self._is_told = True
 
@@ -84,10 +86,21 @@ class Job:
 
     def progress(self, step: int | None = None, of: int | None = None, **figures: Any) -> None:
         """Tell how far the work is; shown every few seconds, so it may be called at each step."""
-        steps = {name: value for name, value in (("step", step), ("of", of)) if value is not None}
-        self._progress, self._is_told = {**steps, **figures}, False
+        steps = {"step": step, "of": of, "left_s": self._left_s(step, of)}
+        known = {name: value for name, value in steps.items() if value is not None}
+        self._progress, self._is_told = {**known, **figures}, False
         if time.monotonic() - self._told_at >= PROGRESS_EVERY_S:
             self.tell()
+
+    def _left_s(self, step: int | None, of: int | None) -> int | None:
+        """Seconds until the last step, at the rate since the first that this generation told; None if unknown."""
+        if step is None or of is None or step >= of:
+            return None
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (step, now)
+        first, at = self._first
+        return round((of - step) * (now - at) / (step - first)) if step > first else None
 
     def tell(self) -> None:
         """Show the last progress, if it was not shown."""

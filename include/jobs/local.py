@@ -27,7 +27,7 @@ from include.errors import UserError
 from include.jobs.guard import ALL, ENDED
 from include.jobs.images import WORKER
 from include.jobs.source import read_source
-from include.jobs.spec import JobSpec, Named
+from include.jobs.spec import OWNER_TAG, JobSpec, Named
 from include.jobs.states import JobExistsError, LostError, Status
 from include.jobs.verdict import LOST, ROOM, ROOM_BYTES, STATUS, decide, decide_lost, is_decided, verdict
 from include.storage import is_local, local_uri, location, write_bytes
@@ -55,6 +55,7 @@ class LocalBackend:
     """Jobs on this machine, or on one that shares its job folder."""
 
     name = "local"
+    inline_poll_s = 0.25
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -173,7 +174,8 @@ class LocalBackend:
                 continue
             spec = Named.model_validate_json(spec_file.read_bytes()).spec
             if tags.items() <= spec.tags.items():
-                yield spec.kind, spec_file.parent.name, spec.tags
+                name = spec_file.parent.name
+                yield spec.kind, name, spec.tags | {OWNER_TAG: self.owner(spec.kind, name) or ""}
 
     def _of(self, name: str) -> Path:
         """The folder of a job; UserError for a name that cannot be one's."""

@@ -5,14 +5,15 @@
                v
              waits inline, then frees its slot: a trigger looks at the job -> back here -> describe, judge, done
 
-Whoever kills the task stops the job, if it is still this attempt's.
+Whoever kills the task stops the job, if it is still this attempt's. docs/jobs.md has the table of what follows what.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ from airflow.sdk import BaseOperator
 
 from include.config import Settings, load_settings
 from include.jobs.base import Backend, default_backend, open_backend
-from include.jobs.ensure import ensure, named_spec, progress_line, result, stop_if_owned, usage
+from include.jobs.ensure import ensure, named_spec, result, stop_if_owned, usage
 from include.jobs.output import JobOutput
+from include.jobs.progress import progress_line, read_progress
 from include.jobs.spec import Named, read_spec
 from include.jobs.states import ERRORS, Status
 from include.models.metering import Caller, Meter
@@ -29,11 +31,17 @@ from include.models.metering import Caller, Meter
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-STARTING_S = 3600.0
+STARTING_S = 7200.0
 """Beyond its maximum runtime, what a job may take to get a machine, its inputs, and to store its outputs."""
-TAKEN_OVER_S = 60.0
-"""A stop that hits a job within this time of its being taken over was meant for the attempt before: it runs again."""
-INLINE_POLL_S = 1.0
+TAKEN_OVER_S = {"": 0.0, "active": 60.0, "stopping": 24 * 3600.0}
+"""A stop that hits a job within this time of its being taken over, by what it was then, was meant for the attempt
+before: clearing a task and its clean-up are not ordered. It runs again."""
+KILL_S = 4.0
+"""What a killed task waits for its stop to be said: Airflow kills it for good five seconds after the first signal."""
+LOG_PARTS = 40
+"""Of some hundred lines each, that are shown of what a job wrote while its task waited without a slot."""
+XCOM_KEY = "fmops_job"
+"""Under it lies which job the task waits for, for the page behind the task's button (fmops_plugins)."""
 
 
 class JobOperator(BaseOperator):
@@ -54,7 +62,8 @@ class JobOperator(BaseOperator):
         self.spec = spec
         self.backend = backend
         self.deferrable = deferrable
-        self._stop: Callable[[], object] | None = None
+        self._held: _Held | None = None
+        self._is_killed = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start, attach to, or take the job; wait for it as long as a slot may be held."""
@@ -63,66 +72,88 @@ class JobOperator(BaseOperator):
         settings = load_settings()
         defaults = {"tenant": settings.tenant, "use_case": settings.use_case}
         named = named_spec(read_spec({**defaults, **self.spec, **place}))
-        started = time.time()
         limit = self.execution_timeout.total_seconds() if self.execution_timeout else float("inf")
-        deadline = started + min(limit, named.spec.max_runtime_s + STARTING_S)
-        return self._ensure(settings, named, owner=str(ti.id), deadline=deadline)
+        deadline = time.time() + min(limit, named.spec.max_runtime_s + STARTING_S)
+        return self._ensure(context, settings, named, deadline)
 
     def resume(self, context: Context, event: dict[str, Any], **kept: Any) -> dict[str, Any]:
         """Go on after the trigger fired, in whatever worker."""
         held = _Held(named=Named.model_validate(kept.pop("named")), **kept)
-        return self._judge(load_settings(), held, wait=False)
+        return self._judge(context, load_settings(), held, inline_s=0.0)
 
     def on_kill(self) -> None:
-        """Stop the job while this process waits for it."""
-        if self._stop:
-            self._stop()
+        """Stop the job; called within a signal's handler, so by a thread with clients of its own."""
+        self._is_killed = True
+        if self._held is None:  # it is being started just now: _judge() looks at what stands here
+            return
+        thread = threading.Thread(target=_stop, args=(load_settings(), self._held))
+        thread.start()
+        thread.join(KILL_S)
 
-    def _ensure(self, settings: Settings, named: Named, *, owner: str, deadline: float) -> dict[str, Any]:
+    def _ensure(self, context: Context, settings: Settings, named: Named, deadline: float) -> dict[str, Any]:
         backend = open_backend(self.backend or default_backend(settings), settings)
+        owner = str(context["ti"].id)
         found = ensure(backend, named, root=settings.root, owner=owner)
         if found.output:
             return _told(found.output)
         held = _Held(
-            named=named, name=found.name, backend=backend.name, owner=owner, deadline=deadline, claimed=time.time()
+            named=named,
+            name=found.name,
+            backend=backend.name,
+            owner=owner,
+            deadline=deadline,
+            ours_from=time.time() + TAKEN_OVER_S[found.taken],
         )
-        return self._judge(settings, held, wait=True)
+        _, place = backend.watch(named.spec.kind, found.name)
+        value = {"backend": backend.name, "kind": named.spec.kind, "name": found.name, **place}
+        context["ti"].xcom_push(XCOM_KEY, value)
+        return self._judge(context, settings, held, inline_s=settings.job_inline_s if self.deferrable else float("inf"))
 
-    def _judge(self, settings: Settings, held: _Held, *, wait: bool) -> dict[str, Any]:
+    def _judge(self, context: Context, settings: Settings, held: _Held, *, inline_s: float) -> dict[str, Any]:
         """Wait as long as this process may, then finish, defer, or end what took too long."""
+        self._held = held
+        if self._is_killed:
+            _stop(settings, held)
         backend = open_backend(held.backend, settings)
-        kind = held.named.spec.kind
-        self._stop = lambda: stop_if_owned(backend, kind, held.name, held.owner)
-        inline_s = settings.job_inline_s if self.deferrable else float("inf")
-        status = self._watch(backend, held, until=min(held.deadline, time.time() + (inline_s if wait else 0)))
-        self._stop = None
+        status = self._watch(backend, held, settings, until=min(held.deadline, time.time() + inline_s))
         if status is not None and not status.is_over:
             if time.time() < held.deadline:
                 return self._defer(backend, held, settings)
-            stop_if_owned(backend, kind, held.name, held.owner)
-            raise ERRORS["stopped"](f"{held.name}: its time was up (max_runtime_s or execution_timeout)")
-        if status is not None and _was_meant_for_another(status, held):
-            self.log.warning(
-                "%s was stopped by the clean-up of an earlier attempt: the next generation runs", held.name
-            )
-            return self._ensure(settings, held.named, owner=held.owner, deadline=held.deadline)
+            stop_if_owned(backend, held.named.spec.kind, held.name, held.owner)
+            raise ERRORS["timed_out"](f"{held.name}: its time was up (max_runtime_s or execution_timeout)")
+        if status is not None and not self._is_killed and _was_meant_for_another(status, held):
+            self.log.warning("%s was stopped by the clean-up of an earlier attempt: the next one runs", held.name)
+            return self._ensure(context, settings, held.named, held.deadline)
         return self._finish(backend, held, status, settings)
 
-    def _watch(self, backend: Backend, held: _Held, until: float) -> Status | None:
+    def _watch(self, backend: Backend, held: _Held, settings: Settings, until: float) -> Status | None:
         """Show log and progress until the job is over or the time is up; the last status."""
-        kind, place, said = held.named.spec.kind, None, ""
+        kind, begun, said = held.named.spec.kind, time.time(), ""
         while True:
-            lines, place = backend.log(kind, held.name, place)
-            for line in lines:
-                self.log.info("| %s", line)
             status = backend.describe(kind, held.name)
-            if status is None:
-                return None
-            if status.progress and (line := progress_line(status.progress)) != said:
+            is_last = status is None or status.is_over or time.time() >= until
+            told = self._show_log(backend, held, parts=LOG_PARTS if is_last else 1)
+            progress = told or (status.progress if status is not None else {})
+            if progress and (line := progress_line(progress)) != said:
                 self.log.info("%s: %s", held.name, said := line)
-            if status.is_over or time.time() >= until:
+            if is_last:
                 return status
-            time.sleep(min(INLINE_POLL_S, max(0.0, until - time.time())))
+            wait_s = backend.inline_poll_s if time.time() - begun < settings.job_inline_s else settings.job_poll_s
+            time.sleep(max(0.0, min(wait_s, until - time.time())))
+
+    def _show_log(self, backend: Backend, held: _Held, parts: int) -> dict[str, Any] | None:
+        """Show new lines of the job's log; the last progress among them."""
+        progress = None
+        for _ in range(parts):
+            lines, held.log_place = backend.log(held.named.spec.kind, held.name, held.log_place)
+            for line in lines:
+                if (found := read_progress(line)) is not None:
+                    progress = found
+                else:
+                    self.log.info("| %s", line)
+            if not lines:
+                break
+        return progress
 
     def _defer(self, backend: Backend, held: _Held, settings: Settings) -> dict[str, Any]:
         path, place = backend.watch(held.named.spec.kind, held.name)
@@ -136,6 +167,7 @@ class JobOperator(BaseOperator):
             **place,
         )
         self.log.info("%s runs on; this task waits for it without a slot", held.name)
+        self._held = None  # from here on the trigger stops it
         # Without a time-out: Airflow would fail the task by it, and leave the job.
         self.defer(trigger=trigger, method_name="resume", kwargs=held.kept(), timeout=None)
 
@@ -143,28 +175,45 @@ class JobOperator(BaseOperator):
         spec = held.named.spec
         if status is not None:
             with Meter(root=settings.root, caller=Caller(tenant=spec.tenant, use_case=spec.use_case)) as meter:
-                meter.events.append(usage(spec, status))
+                meter.events.append(usage(spec, status, backend.name))
         return _told(result(backend, held.named, held.name, root=settings.root))
 
 
 class _Held:
     """A job that an attempt waits for, and what it has to know of it after it was deferred."""
 
-    def __init__(self, *, named: Named, name: str, backend: str, owner: str, deadline: float, claimed: float) -> None:
+    def __init__(
+        self,
+        *,
+        named: Named,
+        name: str,
+        backend: str,
+        owner: str,
+        deadline: float,
+        ours_from: float,
+        log_place: Any = None,
+    ) -> None:
         self.named, self.name, self.backend = named, name, backend
-        self.owner, self.deadline, self.claimed = owner, deadline, claimed
+        self.owner, self.deadline = owner, deadline
+        self.ours_from = ours_from
+        """A stop before this time (Unix, seconds) was meant for another attempt."""
+        self.log_place = log_place
+        """Where the log is to be read on."""
 
     def kept(self) -> dict[str, Any]:
         """As plain JSON."""
         return {**vars(self), "named": self.named.model_dump(mode="json")}
 
 
+def _stop(settings: Settings, held: _Held) -> None:
+    """Ask the job to end if it is still this attempt's."""
+    stop_if_owned(open_backend(held.backend, settings), held.named.spec.kind, held.name, held.owner)
+
+
 def _was_meant_for_another(status: Status, held: _Held) -> bool:
-    """Whether the job was stopped just after it was taken over: clearing a task and its clean-up are not ordered."""
-    if status.state != "stopped" or status.cause != "stopped":
-        return False
+    """Whether the job was stopped too early for the stop to be meant for this attempt."""
     ended = status.ended_at or datetime.now(UTC)
-    return ended < datetime.fromtimestamp(held.claimed, UTC) + timedelta(seconds=TAKEN_OVER_S)
+    return (status.state, status.cause) == ("stopped", "stopped") and ended.timestamp() < held.ours_from
 
 
 def _told(output: JobOutput) -> dict[str, Any]:

@@ -13,17 +13,18 @@ from include.config import Settings
 from include.errors import UserError
 from include.jobs.images import load_images
 from include.jobs.sagemaker_requests import (
-    OWNER_TAG,
+    LONGEST_TAG,
     Place,
     check_limits,
     processing_request,
     processing_status,
+    read_tag,
     tag_value,
     training_request,
     training_status,
 )
 from include.jobs.source import ENTRY, Source, read_source
-from include.jobs.spec import JobSpec, Named
+from include.jobs.spec import OWNER_TAG, JobSpec, Named
 from include.jobs.states import BadInputError, CapacityError, JobExistsError, Status, ThrottledError
 from include.storage import location, write_bytes
 
@@ -52,6 +53,7 @@ class SageMakerBackend:
     """Jobs of one region and account; see include/jobs/base.py for what each call promises."""
 
     name = "sagemaker"
+    inline_poll_s = 3.0
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -135,7 +137,7 @@ class SageMakerBackend:
     def find(self, tags: Mapping[str, str]) -> Iterator[tuple[str, str, dict[str, str]]]:
         """Those that run or stop, by ListTrainingJobs and ListProcessingJobs, and ListTags of each with a name of ours.
 
-        Values are compared as they stand on a job: with _ for what AWS refuses.
+        A value that was cut for its length is left out of the tags.
         """
         wanted = {name: tag_value(value) for name, value in tags.items()}
         for kind in KINDS:
@@ -143,7 +145,8 @@ class SageMakerBackend:
                 for summary in self._list(kind, state):
                     name = summary[f"{kind.title()}JobName"]
                     if _OURS.fullmatch(name) and wanted.items() <= (found := self._tags(_arn(kind, summary))).items():
-                        yield kind, name, found
+                        whole = {tag: value for tag, value in found.items() if len(value) < LONGEST_TAG}
+                        yield kind, name, {tag: read_tag(value) for tag, value in whole.items()}
 
     def _place(self, spec: JobSpec) -> Place:
         settings = self._settings

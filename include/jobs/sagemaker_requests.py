@@ -11,12 +11,11 @@ from typing import Any
 
 from include.errors import UserError
 from include.jobs.source import ENTRY
-from include.jobs.spec import JobSpec, Named, Value
+from include.jobs.spec import OWNER_TAG, JobSpec, Named, Value
 from include.jobs.states import Cause, State, Status
 
 CHECKPOINTS = "/opt/ml/checkpoints"
 PROCESSING = "/opt/ml/processing"
-OWNER_TAG = "fmops:owner"
 NAME_TAG = "fmops:name"
 
 MOST_HYPERPARAMETERS = 96
@@ -31,7 +30,8 @@ MOST_INPUTS = {"training": 20, "processing": 9}
 SPOT_WAIT_S = 3600
 """What a spot job may wait for machines beside its runtime, all interruptions together; the operator gives up then."""
 
-_REFUSED_IN_TAGS = re.compile(r"[^\w .:/=+\-@]")
+LONGEST_TAG = 256
+_REFUSED_IN_TAGS = re.compile(r"[^\w .:/+\-@]", re.ASCII)
 _STARTING = {"Starting", "Pending", "LaunchingMLInstances", "PreparingTrainingStack", "Downloading"}
 _STARTING |= {"DownloadingTrainingImage", "Interrupted", "Restarting"}
 
@@ -40,7 +40,7 @@ _STARTING |= {"DownloadingTrainingImage", "Interrupted", "Restarting"}
 # is then 1 whatever happened.
 _CAUSES: tuple[tuple[str, Cause | None], ...] = (
     (r"CapacityError|InsufficientCapacity|ResourceLimitExceeded|Unable to provision requested ML compute", "capacity"),
-    (r"MaxRuntimeExceeded|MaxWaitTimeExceeded", "stopped"),
+    (r"MaxRuntimeExceeded|MaxWaitTimeExceeded", "timed_out"),
     (r"\b(BadInput|OutOfMemory|UserCode):", None),  # the harness's word
     (r"ExitCode (137|-9)\b", "out_of_memory"),
     (r"ExitCode 64\b", "bad_input"),
@@ -191,8 +191,16 @@ def tags(spec: JobSpec, owner: str) -> list[dict[str, str]]:
 
 
 def tag_value(value: str) -> str:
-    """A value that AWS takes: what it refuses becomes _, and 256 characters stay."""
-    return _REFUSED_IN_TAGS.sub("_", value)[:256].strip()
+    """A value that AWS takes, up to 256 characters: each byte that it may refuse becomes =XX, and so does = itself."""
+    quoted = _REFUSED_IN_TAGS.sub(lambda match: "".join(f"={byte:02X}" for byte in match[0].encode()), value)
+    return quoted[:LONGEST_TAG].strip()
+
+
+def read_tag(value: str) -> str:
+    """What tag_value() was given, if it was not cut."""
+    return re.sub(
+        "(=[0-9A-F]{2})+", lambda match: bytes.fromhex(match[0].replace("=", "")).decode(errors="replace"), value
+    )
 
 
 def training_status(answer: Mapping[str, Any]) -> Status:
@@ -251,9 +259,9 @@ def _state(status: str, reason: str) -> tuple[State, Cause | None]:
         return "succeeded", None
     if status == "Failed":
         cause = cause_of(reason)
-        return ("stopped" if cause == "stopped" else "failed"), cause
+        return ("stopped" if cause == "timed_out" else "failed"), cause
     if status in ("Stopped", "Deleting"):
-        return "stopped", "stopped"
+        return "stopped", "timed_out" if cause_of(reason) == "timed_out" else "stopped"
     return ("stopping" if status == "Stopping" else "running"), None
 
 

@@ -16,6 +16,8 @@ from include.storage import digest, location, read_json
 
 JOB_NAME = r"^[a-z0-9](-?[a-z0-9]){0,23}$"
 """Of a spec: SageMaker takes no underscore, and the digest and the generation need the rest of its 63 characters."""
+OWNER_TAG = "fmops:owner"
+"""Of a job: the id of the task attempt whose it is."""
 CHANNEL = r"^[a-z][a-z0-9_]{0,31}$"
 HYPERPARAMETER = r"^[a-z][a-z0-9_]{0,63}$"
 LONGEST_RUNTIME_S = 5 * 24 * 3600
@@ -77,7 +79,8 @@ class JobSpec(BaseModel):
             "fmops:use-case": self.use_case,
             "fmops:dag": self.dag_id,
             "fmops:run": self.run_id,
-            "fmops:task": self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]",
+            "fmops:task": self.task_id,
+            "fmops:map-index": str(self.map_index),
         }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from include.errors import BusyError, UserError
+from include.errors import BusyError, PermanentError, UserError
 
 State = Literal["starting", "running", "stopping", "succeeded", "failed", "stopped"]
 ACTIVE: frozenset[str] = frozenset({"starting", "running", "stopping"})
@@ -19,7 +19,7 @@ Cause = Literal[
     "user_code",  # the script failed
     "out_of_memory",
     "stopped",  # by a person, or by a task that was killed
-    "timed_out",  # its maximum runtime was over
+    "timed_out",  # max_runtime_s was over
     "lost",  # whoever ran it is gone, or the service failed
 ]
 
@@ -51,7 +51,10 @@ class Status:
 
 
 class JobError(RuntimeError):
-    """A job did not end well; the message names the job, the reason and what to do next."""
+    """A job did not end well; the message names the job, the reason and what to do next.
+
+    The other base of each class below is what include/dag_defaults.py goes by: whether a second try may help.
+    """
 
     advice = ""
 
@@ -77,19 +80,19 @@ class BadInputError(JobError, UserError):
     advice = "Correct the spec or the data it names, and run the task again"
 
 
-class UserCodeError(JobError):
+class UserCodeError(JobError, PermanentError):
     """The script failed; a second try would most likely fail as well."""
 
     advice = "The last lines of its log stand above; mend the script, then clear the task"
 
 
-class OutOfMemoryError(JobError):
+class OutOfMemoryError(JobError, PermanentError):
     """The script took more memory than it had; a second try would too."""
 
     advice = "Give it more (resources.instance_type or resources.memory_mb) or a smaller batch, then clear the task"
 
 
-class StoppedError(JobError):
+class StoppedError(JobError, PermanentError):
     """Somebody stopped the job, or its maximum runtime did; it is not started again by itself."""
 
     advice = "Clear the task to go on from its last checkpoint; raise max_runtime_s if the time was up"
@@ -101,7 +104,7 @@ class LostError(JobError):
     advice = "It is tried again, from the last checkpoint"
 
 
-class OutputError(JobError):
+class OutputError(JobError, PermanentError):
     """The job ended well, but what it should have left is not there, or not whole."""
 
     advice = "Its generation counts as unusable: clear the task to run the next one"

@@ -146,7 +146,7 @@ class Supervisor:
         if self.signal:
             return verdict("stopped", "stopped", f"its supervisor got {self.signal}")
         if time.monotonic() - self.started > self.max_runtime_s:
-            return verdict("stopped", "stopped", f"it took longer than max_runtime_s={self.max_runtime_s:g}")
+            return verdict("stopped", "timed_out", f"it took longer than max_runtime_s={self.max_runtime_s:g}")
         return None
 
     def _over_memory(self, pid: int) -> dict[str, Any] | None:

@@ -20,6 +20,8 @@ NOT_BEFORE_S = 5.0
 FAILURES = 20
 """Looks in a row that may fail, until the operator is asked to look: it knows which errors may pass."""
 ENDED = ("succeeded", "failed", "stopped")
+PROGRESS, PROGRESS_S = "fmops-progress ", 30.0
+"""What a line of a log begins with if it tells progress, and how often a job on SageMaker is asked for one, in s."""
 
 
 class JobTrigger(BaseTrigger):
@@ -65,7 +67,19 @@ class JobTrigger(BaseTrigger):
             await asyncio.sleep(min(self.poll_s * min(2**failures, 8), left))
 
     async def on_kill(self) -> None:
-        """Somebody cleared the task or marked it: stop the job, unless another attempt has taken it over."""
+        """Somebody cleared the task or marked it: stop the job, unless another attempt has taken it over.
+
+        Airflow calls this too when it gives the trigger to another triggerer, since this one seemed dead: then the task
+        is deferred still, and the job is left alone.
+        """
+        try:
+            is_deferred = self.task_instance is not None and await task_state(self.task_instance) == "deferred"
+        except Exception as error:  # of any class: who was killed is rather stopped than left to be billed
+            self.log.warning("the task's state cannot be asked for: %s", error)
+            is_deferred = False
+        if is_deferred:
+            self.log.info("%s is waited for by another triggerer: left alone", self.name)
+            return
         owner = await self._owner()
         if owner != self.owner:
             self.log.info("%s belongs to another attempt by now: left alone", self.name)
@@ -82,6 +96,20 @@ class JobTrigger(BaseTrigger):
 
     async def _stop(self) -> None:
         raise NotImplementedError
+
+
+async def task_state(task_instance: Any) -> str | None:
+    """The state of a task instance now, asked from within the triggerer; None if it is cleared, or gone."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    found = await asyncio.to_thread(
+        RuntimeTaskInstance.get_task_states,
+        dag_id=task_instance.dag_id,
+        task_ids=[task_instance.task_id],
+        run_ids=[task_instance.run_id],
+        map_index=task_instance.map_index,
+    )
+    return next(iter(found.get(task_instance.run_id, {}).values()), None)
 
 
 class LocalTrigger(JobTrigger):
@@ -131,13 +159,46 @@ class SageMakerTrigger(JobTrigger):
     def __init__(self, *, kind: str, region: str | None, **rest: Any) -> None:
         super().__init__(kind=kind, region=region, **rest)
         self._kind, self._region = kind, region
-        self._arn = ""
+        self._arn = self._stream = self._progress = ""
+        self._read_at = -PROGRESS_S
 
     async def _look(self) -> tuple[bool, str]:
         found = await self._describe()
         state = str(found[f"{self._kind.capitalize()}JobStatus"])
+        if state in ("Completed", "Failed", "Stopped"):
+            return True, ""
+        if time.monotonic() - self._read_at >= PROGRESS_S:
+            self._read_at = time.monotonic()
+            self._progress = await self._read_log() or self._progress
         transitions = found.get("SecondaryStatusTransitions") or [{}]
-        return state in ("Completed", "Failed", "Stopped"), str(transitions[-1].get("StatusMessage") or state)
+        return False, self._progress or str(transitions[-1].get("StatusMessage") or state)
+
+    async def _read_log(self) -> str:
+        """The last progress among the last lines of the first host's log; nothing until there are any."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        group = f"/aws/sagemaker/{self._kind.capitalize()}Jobs"
+        try:
+            if not self._stream:
+                found = await self._call_logs(
+                    "describe_log_streams", logGroupName=group, logStreamNamePrefix=f"{self.name}/", limit=1
+                )
+                self._stream = next((str(one["logStreamName"]) for one in found["logStreams"]), "")
+            if not self._stream:
+                return ""
+            found = await self._call_logs(
+                "get_log_events", logGroupName=group, logStreamName=self._stream, startFromHead=False, limit=100
+            )
+        except (BotoCoreError, ClientError) as error:  # progress is a courtesy: the job is looked at all the same
+            self.log.debug("%s: its log cannot be read: %s", self.name, error)
+            return ""
+        told = [event["message"].partition(PROGRESS)[2] for event in found["events"]]
+        last = next((text for text in reversed(told) if text), "{}")
+        try:
+            progress = json.loads(last)
+        except ValueError:
+            return ""
+        return _line(progress) if isinstance(progress, dict) else ""
 
     async def _owner(self) -> str | None:
         if not self._arn:
@@ -159,7 +220,14 @@ class SageMakerTrigger(JobTrigger):
 
     async def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
         await _PACE.wait()
-        async with _session().create_client("sagemaker", region_name=self._region, config=_config()) as client:
+        return await self._ask("sagemaker", operation, arguments)
+
+    async def _call_logs(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        await _LOGS_PACE.wait()
+        return await self._ask("logs", operation, arguments)
+
+    async def _ask(self, service: str, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        async with _session().create_client(service, region_name=self._region, config=_config()) as client:
             answer: dict[str, Any] = await getattr(client, operation)(**arguments)
             return answer
 
@@ -179,6 +247,7 @@ class _Pace:
 
 
 _PACE = _Pace(per_second=5)
+_LOGS_PACE = _Pace(per_second=5)
 _SESSION: list[Any] = []
 
 
@@ -208,10 +277,11 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _line(progress: dict[str, Any]) -> str:
-    """A progress record in one line."""
+    """A progress record in one line, as include/jobs/progress.py writes it."""
     step = f"step {progress.pop('step')}" if "step" in progress else ""
-    step += f" of {progress.pop('of')}" if "of" in progress else ""
+    step += f" of {progress.pop('of')}" if step and "of" in progress else ""
+    left = f"{progress.pop('left_s')} s left" if "left_s" in progress else ""
     rest = (
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in progress.items()
     )
-    return ", ".join(part for part in (step, *rest) if part)[:500]
+    return ", ".join(part for part in (step, *rest, left) if part)[:500]

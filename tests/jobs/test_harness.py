@@ -225,7 +225,7 @@ def test_progress_is_shown_every_few_seconds_and_at_the_end(
     for step in range(1, 6):
         job.progress(step=step, of=5, loss=float("nan") if step == 5 else 1 / step)
         clock[0] += 0.9
-    assert json.loads(file.read_text()) == {"step": 4, "of": 5, "loss": 0.25}
+    assert json.loads(file.read_text()) == {"step": 4, "of": 5, "left_s": 1, "loss": 0.25}
     job.tell()
     job.tell()
     shown = capsys.readouterr().out.splitlines()

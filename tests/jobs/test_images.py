@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from include.errors import UserError
 from include.jobs.images import ADDRESS, IMAGES, load_images
 from include.jobs.spec import JobSpec
 from local.home import PROJECT
+from local.setup_environment import JOBS
 
 MINE = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/mine:7"
 
@@ -137,19 +139,8 @@ def test_without_the_sdk_it_says_what_to_do() -> None:
     assert "jobs environment" in done.stdout
 
 
-@pytest.mark.slow
-def test_the_catalog_is_what_the_sdk_says(tmp_path: Path) -> None:
-    python = PROJECT / ".venv-jobs" / "bin" / "python"
-    if not python.exists():
-        python = _jobs_environment(tmp_path)
+def test_the_catalog_is_what_the_sdk_says() -> None:
+    python = JOBS.path(PROJECT, os.environ) / "bin" / "python"
+    assert python.exists(), "there is no jobs environment: run `make setup-jobs`"
     done = subprocess.run([python, "-m", "local.images", "--check"], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _jobs_environment(folder: Path) -> Path:
-    uv = Path(sys.executable).with_name("uv")
-    python = folder / "venv" / "bin" / "python"
-    subprocess.run([uv, "venv", "-q", "--python", sys.executable, folder / "venv"], check=True)
-    wanted = ["-r", PROJECT / "requirements-jobs.txt", "-c", PROJECT / "constraints-jobs.txt"]
-    subprocess.run([uv, "pip", "install", "-q", "--python", python, *wanted], check=True)
-    return python

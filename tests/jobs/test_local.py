@@ -177,7 +177,7 @@ def test_one_that_was_asked_to_stop_before_it_began_never_begins(
 def test_the_maximum_runtime_stops_a_job(trials: Trials) -> None:
     name = trials.start(parameters={"hold_at": 1}, max_runtime_s=1)
     status = trials.end(name)
-    assert (status.state, status.cause) == ("stopped", "stopped")
+    assert (status.state, status.cause) == ("stopped", "timed_out")
     assert status.message == "it took longer than max_runtime_s=1"
     trials.none_left(name)
 

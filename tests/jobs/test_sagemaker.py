@@ -172,7 +172,7 @@ def test_a_job_whose_time_is_up_is_stopped(backend: SageMakerBackend, request: p
     named = named_spec(spec(request, hyperparameters={"seconds": 30}, max_runtime_s=1))
     backend.submit(named, named.job_name(1), "me")
     status = waited(backend, "training", named.job_name(1))
-    assert (status.state, status.cause) == ("stopped", "stopped")
+    assert (status.state, status.cause) == ("stopped", "timed_out")
     assert status.message.startswith("MaxRuntimeExceeded")
 
 

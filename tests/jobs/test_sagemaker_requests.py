@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from botocore import exceptions as botocore
 from botocore.session import get_session
 from botocore.validate import ParamValidator
+from hypothesis import given
+from hypothesis import strategies as st
 
 from include.errors import UserError
 from include.jobs.sagemaker import read_error, read_local_error
@@ -21,6 +24,7 @@ from include.jobs.sagemaker_requests import (
     longest_s,
     processing_request,
     processing_status,
+    read_tag,
     tag_value,
     tags,
     training_request,
@@ -170,15 +174,22 @@ def test_a_processing_jobs_hyperparameters_come_in_pieces_that_the_service_takes
 
 
 def test_tags_hold_what_aws_takes() -> None:
-    spec = named(run_id="manual__2026 {x}" + "y" * 300, map_index=3).spec
+    spec = named(run_id="manual__2026 {x}~" + "y" * 300, map_index=3).spec
     found = {tag["Key"]: tag["Value"] for tag in tags(spec, "0192-abc")}
     assert found["fmops:owner"] == "0192-abc"
     assert found["fmops:name"] == "tune"
     assert found["fmops:tenant"] == "acme"
-    assert found["fmops:task"] == "tune_3_"
-    assert found["fmops:run"].startswith("manual__2026 _x_yyy")
+    assert (found["fmops:task"], found["fmops:map-index"]) == ("tune", "3")
+    assert found["fmops:run"].startswith("manual__2026 =7Bx=7D=7Eyyy")
     assert len(found["fmops:run"]) == 256
-    assert tag_value("Größe a.b:c/d=e+f-g@h_i\n#") == "Größe a.b:c/d=e+f-g@h_i__"
+    assert tag_value("a.b:c/d=e+f-g@h_i\n#") == "a.b:c/d=3De+f-g@h_i=0A=23"
+
+
+@given(st.text(max_size=20).map(str.strip))
+def test_a_tag_can_be_read_again(value: str) -> None:
+    told = tag_value(value)
+    assert re.fullmatch(r"[A-Za-z0-9_ .:/=+\-@]*", told)
+    assert read_tag(told) == value
 
 
 def test_an_owner_that_a_tag_would_change_is_refused() -> None:
@@ -270,7 +281,7 @@ def test_a_training_job_that_ran() -> None:
 def test_a_training_job_whose_time_was_up_says_so() -> None:
     answer = training(TrainingJobStatus="Stopped", SecondaryStatus="MaxWaitTimeExceeded")
     found = training_status(answer)
-    assert (found.state, found.cause) == ("stopped", "stopped")
+    assert (found.state, found.cause) == ("stopped", "timed_out")
     assert found.message.startswith("MaxWaitTimeExceeded")
 
 
@@ -314,7 +325,7 @@ TOOLKIT = 'AlgorithmError: ExecuteUserScriptError:\nExitCode {}\nErrorMessage "{
     [
         ("CapacityError: Unable to provision requested ML compute capacity. Please retry", "capacity"),
         ("ResourceLimitExceeded: The account-level service limit", "capacity"),
-        ("MaxRuntimeExceeded", "stopped"),
+        ("MaxRuntimeExceeded", "timed_out"),
         ("AlgorithmError: BadInput: channel 'x' is missing, exit code: 64", "bad_input"),
         ("AlgorithmError: OutOfMemory: CUDA out of memory, exit code: 137", "out_of_memory"),
         ("AlgorithmError: UserCode: ValueError: BadInput: no such thing, exit code: 1", "user_code"),
