@@ -3,6 +3,7 @@
 SHELL := /bin/sh
 VENV := $(or $(FMOPS_VENV),.venv)
 PY = "$(VENV)/bin/python"
+JOBS_PY = "$(or $(FMOPS_JOBS_VENV),.venv-jobs)/bin/python"
 
 # What the user writes reaches the programs through the environment, letter by letter: nothing of it is expanded by
 # make or read by the shell, so quotes, $ and backticks mean themselves.
@@ -10,22 +11,34 @@ define verbatim
 override $(1) := $$(value $(1))
 export $(1)
 endef
-$(foreach name,DAG CONF FROM Q INDEX CHUNK VERSION KEEP CORPUS YES STORE PLACE EMBEDDER SOURCE FIELDS,$(eval $(call verbatim,$(name))))
+TEXTS := DAG CONF FROM Q INDEX CHUNK VERSION KEEP CORPUS YES STORE PLACE EMBEDDER SOURCE FIELDS BUCKET PREFIX SETTINGS DRY_RUN
+$(foreach name,$(TEXTS),$(eval $(call verbatim,$(name))))
+# A misspelt variable goes unheeded otherwise: with DRYRUN=1 a sync would write.
+unknown = $(filter-out PYTHON AWS_% FMOPS_%,$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down dag ingest ask trace versions rollback clean-versions adopt test test-slow test-compose lint bench lock reset
+.PHONY: help setup setup-jobs demo up down dag ingest ask trace versions rollback clean-versions adopt sync images \
+  test test-slow test-compose lint bench lock reset
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 
+# Nothing is installed yet: the first Python that is there makes the environment, and looks for the best one itself.
+define make_environment
+@for python in "$$PYTHON" python3 python3.12 python3.13 python3.11; do \
+  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then \
+    exec "$$python" -m local.setup_environment $(1); \
+  fi; \
+done; \
+echo 'setup: no Python found: install Python 3.12 (3.11 and 3.13 work too), or set PYTHON=/path/to/python3.12' >&2; \
+exit 1
+endef
+
 setup:  ## make the environment (at once if it stands); PYTHON=... names the Python, FMOPS_VENV=... the folder
-	@for python in "$$PYTHON" python3 python3.12 python3.13 python3.11; do \
-	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then \
-	    exec "$$python" -m local.setup_environment; \
-	  fi; \
-	done; \
-	echo 'setup: no Python found: install Python 3.12 (3.11 and 3.13 work too), or set PYTHON=/path/to/python3.12' >&2; \
-	exit 1
+	$(call make_environment,airflow)
+
+setup-jobs:  ## make the environment of jobs, as above; FMOPS_JOBS_VENV=... names the folder
+	$(call make_environment,jobs)
 
 demo: setup  ## run the ingestion DAG on real documents and print what came out; CORPUS=full for all of them
 	@$(PY) -m local demo
@@ -61,7 +74,14 @@ adopt: setup  ## answer from an index that others built: make adopt PLACE=... [S
 	@$(PY) -m include.rag.manage adopt --index="$${INDEX:-docs}" --place="$$PLACE" --store="$$STORE" \
 	  --embedder="$$EMBEDDER" --source="$$SOURCE" --fields="$$FIELDS"
 
-test: setup  ## run the tests that CI runs, in two processes [JOBS=2]
+sync: setup  ## put the project where Amazon MWAA reads it: BUCKET=... [PREFIX=...] [SETTINGS=file.toml] [DRY_RUN=1]
+	$(if $(unknown),$(error sync does not know $(unknown): write BUCKET, PREFIX, SETTINGS or DRY_RUN))
+	@$(PY) -m local sync
+
+images: setup-jobs  ## write include/catalog/images.yaml from the SageMaker SDK; CHECK=1 only compares
+	@$(JOBS_PY) -W ignore::SyntaxWarning -m local.images $(if $(CHECK),--check)
+
+test: setup setup-jobs  ## run the tests that CI runs, in two processes [JOBS=2]
 	@$(PY) -m pytest -m "not slow and not compose" -n $(or $(JOBS),2) --dist loadfile; status=$$?; \
 	echo 'not run: long runs and kill walks (make test-slow), containers (make test-compose)'; exit $$status
 

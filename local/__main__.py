@@ -1,4 +1,4 @@
-"""The launcher's verbs, `python -m local up|down|demo|dag|ingest|reset`; the Makefile has one of its own for each."""
+"""The launcher's verbs, `python -m local VERB`; the Makefile has one of its own for each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from local.client import Client
 from local.home import PROJECT, USER, AirflowError, Home, airflow_home
 from local.processes import Ended, end_marked
 from local.results import print_results
+from local.sync import SyncError, sync
 from local.watch import follow
 
 say = functools.partial(print, flush=True)
@@ -110,6 +112,17 @@ def ingest(folder: str, index: str) -> int:
     return ingestion({"source": str(path), "index": index})
 
 
+def sync_to_mwaa(environ: Mapping[str, str]) -> int:
+    """Put the project into the bucket of an Amazon MWAA environment, or show what would change."""
+    texts = {name: environ.get(name, "") for name in ("BUCKET", "PREFIX", "SETTINGS", "DRY_RUN")}
+    return sync(
+        texts["BUCKET"],
+        prefix=texts["PREFIX"],
+        settings=texts["SETTINGS"],
+        dry_run=texts["DRY_RUN"] not in ("", "0"),
+    )
+
+
 def reset(home: Home, data: Path, confirmed: bool) -> int:
     """Delete Airflow's home and the project's data, once the user has said yes."""
     if home.is_held():
@@ -157,6 +170,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     verb = verbs.add_parser("ingest", help="ingest a folder")
     verb.add_argument("--from", dest="folder", required=True)
     verb.add_argument("--index", default="my-docs")
+    verbs.add_parser("sync", help="put the project into a bucket (BUCKET, PREFIX, SETTINGS, DRY_RUN) of Amazon MWAA")
     verbs.add_parser("reset", help="delete Airflow's home and the data (YES=1: without asking)")
     return parser.parse_args(argv)
 
@@ -173,6 +187,8 @@ def run(args: argparse.Namespace) -> int:
         return dag(args.dag_id, parse_conf(args.conf))[0]
     if args.verb == "ingest":
         return ingest(args.folder, args.index or "my-docs")
+    if args.verb == "sync":
+        return sync_to_mwaa(os.environ)
     return reset(Home(airflow_home()), PROJECT / "data", os.environ.get("YES") == "1")
 
 
@@ -180,7 +196,7 @@ def main() -> int:
     """Entry point; errors that a user can meet are one line."""
     try:
         return run(arguments())
-    except (UserError, AirflowError) as error:
+    except (UserError, AirflowError, SyncError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except Ended as ended:

@@ -11,6 +11,7 @@ from pathlib import Path
 from include.config import load_settings
 from local.home import PROJECT, USER, Home, Running
 from local.processes import MARK
+from local.setup_environment import JOBS
 
 _NOT_INHERITED = (
     "AIRFLOW_CONFIG",  # another Airflow's
@@ -59,8 +60,16 @@ def environment(
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
             {"type": "file", "log_file_path": str(home.path / "lineage.jsonl"), "append": True}
         ),
+        **_jobs_python(os.environ),
         **options,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         MARK: running.mark,
         "SPT_NOENV": "1",  # else setproctitle writes process titles over the environment that bears the mark
     }
+
+
+def _jobs_python(environ: Mapping[str, str]) -> dict[str, str]:
+    """Where the jobs environment is, if it was moved; beside the project it is found without."""
+    if not environ.get(JOBS.variable) or environ.get("FMOPS_JOB_PYTHON"):
+        return {}
+    return {"FMOPS_JOB_PYTHON": str(JOBS.path(PROJECT, environ) / "bin" / "python")}

@@ -1,8 +1,8 @@
-"""Make the project's virtual environment (`make setup`; every verb of the Makefile sees to it first).
+"""Make a virtual environment of the project's: Airflow's (`make setup`) or that of jobs (`make setup-jobs`).
 
-Runs as `python3 -m local.setup_environment` under any Python from 3.8 on, with the standard library only. A stamp
-file inside the environment holds the digest of all that it was made from: while that holds, a call ends at once and
-touches no network.
+Runs as `python3 -m local.setup_environment airflow|jobs` under any Python from 3.8 on, with the standard library only.
+A stamp file inside an environment holds the digest of all that it was made from: while that holds, a call ends at once
+and touches no network.
 """
 
 from __future__ import annotations
@@ -18,27 +18,64 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from local.pythons import Python, SetupError, find_python
 
 PROJECT = Path(__file__).resolve().parent.parent
 UV = "uv==0.13.9"
 
-DOWNLOAD_MB = 470
-"""All wheels for Linux x86_64 and Python 3.12, and uv: the sizes that `uv pip compile --format pylock.toml` lists,
-summed over one wheel per package. No torch is among them."""
 
-NEEDED_GB = 3.0
-"""The environment takes 1.3 GB; the rest is room to unpack, and for uv's cache on the same disk."""
+class Environment(NamedTuple):
+    """An environment that the project needs."""
 
-REQUIREMENTS = (
-    "requirements.txt",
-    "requirements-local.txt",
-    "requirements-local-nodeps.txt",
-    "constraints.txt",
-    "pyproject.toml",
+    verb: str
+    variable: str
+    """Names another folder for it."""
+    folder: str
+    files: tuple[str, ...]
+    """What it is made from; a change of one is installed by the next call."""
+    installs: tuple[tuple[str, tuple[str, ...]], ...]
+    """Steps, each with its arguments for `uv pip install`."""
+    download_mb: int
+    """All wheels for Linux x86_64 and Python 3.12, and uv: the sizes that `uv pip compile --format pylock.toml` lists,
+    summed over one wheel per package."""
+    needed_gb: float
+    """What it takes, and as much again and more: room to unpack, and for uv's cache on the same disk."""
+
+    def path(self, project: Path, environ: Mapping[str, str]) -> Path:
+        """Where it stands, or is to stand."""
+        return project / Path(environ.get(self.variable) or self.folder).expanduser()
+
+
+AIRFLOW = Environment(
+    verb="setup",
+    variable="FMOPS_VENV",
+    folder=".venv",
+    files=(
+        "requirements.txt",
+        "requirements-local.txt",
+        "requirements-local-nodeps.txt",
+        "constraints.txt",
+        "pyproject.toml",
+    ),
+    installs=(
+        ("install the requirements", ("-r", "requirements-local.txt", "--group", "dev", "-c", "constraints.txt")),
+        ("install the requirements without dependencies", ("-r", "requirements-local-nodeps.txt", "--no-deps")),
+    ),
+    download_mb=470,
+    needed_gb=3.0,
 )
+JOBS = Environment(
+    verb="setup-jobs",
+    variable="FMOPS_JOBS_VENV",
+    folder=".venv-jobs",
+    files=("requirements-jobs.txt", "constraints-jobs.txt"),
+    installs=(("install the requirements", ("-r", "requirements-jobs.txt", "-c", "constraints-jobs.txt")),),
+    download_mb=240,
+    needed_gb=2.0,
+)
+ENVIRONMENTS = {"airflow": AIRFLOW, "jobs": JOBS}
 
 STAMP = ".fmops-stamp"
 """Lies in an environment that we made, from its first moment on; empty until the environment is whole."""
@@ -78,10 +115,10 @@ def uv_environment(environ: Mapping[str, str], settings: Mapping[str, str]) -> d
     return result
 
 
-def wanted_stamp(project: Path, version: str) -> str:
+def wanted_stamp(kind: Environment, project: Path, version: str) -> str:
     """The digest of all that the environment is made from."""
     state = hashlib.sha256(f"{UV}\n{version}\n".encode())
-    for name in REQUIREMENTS:
+    for name in kind.files:
         data = (project / name).read_bytes()
         state.update(f"{name} {len(data)}\n".encode() + data)
     return state.hexdigest()
@@ -99,36 +136,39 @@ def venv_version(venv: Path) -> str:
     return ""
 
 
-def is_current(project: Path, venv: Path, environ: Mapping[str, str]) -> bool:
+def is_current(kind: Environment, project: Path, environ: Mapping[str, str]) -> bool:
     """Whether the environment is whole and made from these files, by the Python that PYTHON names (if any)."""
+    venv = kind.path(project, environ)
     version = venv_version(venv)
     stamp = venv / STAMP
-    if not version or not stamp.is_file() or stamp.read_text() != wanted_stamp(project, version):
+    if not version or not stamp.is_file() or stamp.read_text() != wanted_stamp(kind, project, version):
         return False
     return not environ.get("PYTHON") or find_python(environ).version == version
 
 
-def check_disk(venv: Path, free_bytes: Callable[[Path], int]) -> None:
+def check_disk(kind: Environment, venv: Path, free_bytes: Callable[[Path], int]) -> None:
     """SetupError if the disk that is to hold the environment is short of room."""
     free_gb = free_bytes(venv) / 1e9
-    if free_gb < NEEDED_GB:
+    if free_gb < kind.needed_gb:
         raise SetupError(
-            f"{venv} has {free_gb:.1f} GB free, the environment needs {NEEDED_GB:.0f} GB: free some, or set "
-            "FMOPS_VENV to a folder on another disk"
+            f"{venv} has {free_gb:.1f} GB free, the environment needs {kind.needed_gb:.0f} GB: free some, or set "
+            f"{kind.variable} to a folder on another disk"
         )
 
 
 @contextmanager
-def claimed(venv: Path) -> Iterator[None]:
+def claimed(kind: Environment, venv: Path) -> Iterator[None]:
     """Hold the environment's folder against a second setup; SetupError if the folder is somebody else's."""
     stamp = venv / STAMP
     if venv.exists() and not stamp.exists() and (not venv.is_dir() or any(venv.iterdir())):
-        raise SetupError(f"{venv} was not made by `make setup`: move it away, or set FMOPS_VENV to another folder")
+        raise SetupError(
+            f"{venv} was not made by `make {kind.verb}`: move it away, or set {kind.variable} to another folder"
+        )
     try:
         venv.mkdir(parents=True, exist_ok=True)
         file = stamp.open("a")
     except OSError as error:
-        raise SetupError(f"{venv} cannot be written ({error.strerror}): set FMOPS_VENV") from None
+        raise SetupError(f"{venv} cannot be written ({error.strerror}): set {kind.variable}") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,8 +220,9 @@ class Steps:
         return process.returncode
 
 
-def build(project: Path, venv: Path, python: Python, environ: Mapping[str, str]) -> None:
+def build(kind: Environment, project: Path, python: Python, environ: Mapping[str, str]) -> None:
     """Make the environment, or bring a whole one of the same Python up to the lock."""
+    venv = kind.path(project, environ)
     steps = Steps(project, venv / "setup.log")
     was_whole = (venv / STAMP).read_text() != "" and venv_version(venv) == python.version
     (venv / STAMP).write_text("")
@@ -193,35 +234,32 @@ def build(project: Path, venv: Path, python: Python, environ: Mapping[str, str])
     steps.run("install uv", [*pip, "install", "--quiet", UV], environ)
     listing = subprocess.run([*pip, "config", "list"], env=dict(environ), stdout=subprocess.PIPE, check=True)
     uv_environ = uv_environment(environ, pip_settings(listing.stdout.decode()))
-    install = [str(venv / "bin" / "uv"), "pip", "install", "--python", inside]
-    locked = ["-r", "requirements-local.txt", "--group", "dev", "-c", "constraints.txt"]
-    steps.run("install the requirements", install + locked, uv_environ)
-    no_deps = ["-r", "requirements-local-nodeps.txt", "--no-deps"]
-    steps.run("install the requirements without dependencies", install + no_deps, uv_environ)
-    (venv / STAMP).write_text(wanted_stamp(project, venv_version(venv)))
+    for step, requirements in kind.installs:
+        steps.run(step, [str(venv / "bin" / "uv"), "pip", "install", "--python", inside, *requirements], uv_environ)
+    (venv / STAMP).write_text(wanted_stamp(kind, project, venv_version(venv)))
 
 
-def setup(project: Path, venv: Path, environ: Mapping[str, str], free_bytes: Callable[[Path], int]) -> None:
+def setup(kind: Environment, project: Path, environ: Mapping[str, str], free_bytes: Callable[[Path], int]) -> None:
     """See to it that the environment stands; at once if it does."""
-    if is_current(project, venv, environ):
+    if is_current(kind, project, environ):
         return
-    python = find_python(environ)
-    with claimed(venv):
-        if is_current(project, venv, environ):  # made by the setup that we waited for
+    python, venv = find_python(environ), kind.path(project, environ)
+    with claimed(kind, venv):
+        if is_current(kind, project, environ):  # made by the setup that we waited for
             return
-        check_disk(venv, free_bytes)
+        check_disk(kind, venv, free_bytes)
         print(f"setup: Python {python.version}, {python.path} ({python.found})")
-        print(f"setup: installs into {venv}; downloads about {DOWNLOAD_MB} MB, no torch", flush=True)
-        build(project, venv, python, environ)
+        print(f"setup: installs into {venv}; downloads about {kind.download_mb} MB, no torch", flush=True)
+        build(kind, project, python, environ)
     print("setup: done", flush=True)
 
 
 def main() -> int:
     """Entry point; 0 if the environment stands."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    venv = PROJECT / Path(os.environ.get("FMOPS_VENV") or ".venv").expanduser()
+    kind = ENVIRONMENTS[sys.argv[1]]
     try:
-        setup(PROJECT, venv, os.environ, lambda folder: shutil.disk_usage(folder).free)
+        setup(kind, PROJECT, os.environ, lambda folder: shutil.disk_usage(folder).free)
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1

@@ -19,7 +19,7 @@ from local.options import read_options
 def _isolate() -> None:
     """Before anything imports Airflow, which reads its environment once."""
     for name in [n for n in os.environ if n.startswith(("FMOPS_", "AIRFLOW_", "AWS_"))]:
-        if name not in ("FMOPS_VENV", "FMOPS_PORT"):
+        if name not in ("FMOPS_VENV", "FMOPS_JOBS_VENV", "FMOPS_PORT"):
             del os.environ[name]
     home = tempfile.mkdtemp(prefix="fmops-tests-airflow-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)

@@ -40,6 +40,19 @@ def wrong_arrows(include: Path) -> list[str]:
     return found + _circles(arrows)
 
 
+def importers(root: Path, package: str) -> list[str]:
+    """Files that import a package, at whatever place in them."""
+    return [
+        str(file.relative_to(root))
+        for file in sorted(root.rglob("*.py"))
+        if any(
+            name.split(".")[0] == package
+            for node in ast.walk(ast.parse(file.read_text()))
+            for name in _imported(node, file.relative_to(root))
+        )
+    ]
+
+
 def _parts(include: Path) -> set[str]:
     """The modules and packages directly below include/."""
     names = {f.stem for f in include.glob("*.py")} | {f.parent.name for f in include.glob("*/*.py")}

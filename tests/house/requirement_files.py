@@ -20,14 +20,28 @@ MWAA_PYTHON = "3.12"
 
 def resolve(requirements: Path, constraints: Path, environ: Mapping[str, str] | None = None) -> list[str]:
     """What keeps the requirements from resolving for MWAA's Python under those constraints; empty if they do."""
+    return _resolved(requirements, constraints, MWAA_PYTHON, environ)[1]
+
+
+def not_held(requirements: Path, lock: Path, python: str, *options: str) -> list[str]:
+    """What an installation on that Python would bring that the lock does not hold; or why nothing can be said."""
+    text, problems = _resolved(requirements, lock, python, None, *options)
+    held = pins(lock.read_text(), python)
+    return problems or [f"Python {python}: {name}" for name in sorted(pins(text, python).keys() - held.keys())]
+
+
+def _resolved(
+    requirements: Path, constraints: Path, python: str, environ: Mapping[str, str] | None, *options: str
+) -> tuple[str, list[str]]:
+    """The packages as a lock would list them, and what kept them from resolving: one of the two is empty."""
     uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if uv is None:
-        return ["uv is not installed, so nothing was resolved; `make setup` installs it"]
+        return "", ["uv is not installed, so nothing was resolved; `make setup` installs it"]
     settings = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, timeout=60
     )
     done = subprocess.run(
-        [uv, "pip", "compile", "--quiet", "--python-version", MWAA_PYTHON, "--python-platform", "linux"]
+        [uv, "pip", "compile", "--quiet", "--python-version", python, "--python-platform", "linux", *options]
         + ["--python", sys.executable, "--constraint", constraints, requirements],  # else uv searches for one
         env=uv_environment(os.environ, pip_settings(settings.stdout)) | dict(environ or {}),
         capture_output=True,
@@ -35,10 +49,10 @@ def resolve(requirements: Path, constraints: Path, environ: Mapping[str, str] | 
         timeout=300,
     )
     if done.returncode == 0:
-        return []
+        return done.stdout, []
     if "Failed to fetch" in done.stderr or "error sending request" in done.stderr:
-        return [f"the package index could not be reached, so nothing was resolved: {done.stderr}"]
-    return [f"{requirements.name} does not resolve under {constraints.name}: {done.stderr}"]
+        return "", [f"the package index could not be reached, so nothing was resolved: {done.stderr}"]
+    return "", [f"{requirements.name} does not resolve under {constraints.name}: {done.stderr}"]
 
 
 def pins(text: str, python: str) -> dict[str, str]:

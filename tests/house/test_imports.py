@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from import_graph import wrong_arrows
+from import_graph import importers, wrong_arrows
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -69,6 +69,20 @@ def test_a_module_that_needs_airflow_is_caught(tmp_path: Path) -> None:
     found = import_without_airflow(tmp_path)
     assert list(found) == ["include.rag.ask"]
     assert "airflow is blocked" in found["include.rag.ask"]
+
+
+def test_nothing_that_airflow_runs_imports_the_sagemaker_sdk() -> None:
+    assert {folder: importers(PROJECT / folder, "sagemaker") for folder in ("dags", "include", "plugins", "local")} == {
+        "dags": [],
+        "include": [],
+        "plugins": [],
+        "local": ["images.py"],  # `make images` runs it in the jobs environment
+    }
+
+
+def test_a_late_import_is_seen(tmp_path: Path) -> None:
+    plant(tmp_path, jobs__sagemaker="import boto3", late="def f():\n    from sagemaker.core import image_uris")
+    assert importers(tmp_path / "include", "sagemaker") == ["late.py"]
 
 
 def test_arrows_point_one_way() -> None:

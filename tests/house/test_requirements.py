@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
-from requirement_files import differ_from_mwaa, not_locked, not_pinned, pins, resolve
+from requirement_files import PYTHONS, differ_from_mwaa, not_held, not_locked, not_pinned, pins, resolve
 
 PROJECT = Path(__file__).resolve().parents[2]
 MWAA = PROJECT / "mwaa" / "constraints-3.3.1.txt"
 LOCK = PROJECT / "constraints.txt"
+JOBS_LOCK = PROJECT / "constraints-jobs.txt"
 
 
 def test_requirements_resolve_under_mwaa_constraints() -> None:
@@ -45,9 +47,36 @@ def test_lock_equals_mwaa() -> None:
     assert differ_from_mwaa(LOCK.read_text(), MWAA.read_text()) == []
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-local.txt"])
-def test_lock_covers_every_requirement(name: str) -> None:
-    assert not_locked((PROJECT / name).read_text(), LOCK.read_text()) == []
+@pytest.mark.parametrize(
+    ("name", "lock"),
+    [("requirements.txt", LOCK), ("requirements-local.txt", LOCK), ("requirements-jobs.txt", JOBS_LOCK)],
+)
+def test_lock_covers_every_requirement(name: str, lock: Path) -> None:
+    assert not_locked((PROJECT / name).read_text(), lock.read_text()) == []
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_locks_hold_all_that_is_installed(python: str) -> None:
+    tools = ("--group", f"{PROJECT / 'pyproject.toml'}:dev")
+    assert not_held(PROJECT / "requirements-local.txt", LOCK, python, *tools) == []
+    assert not_held(PROJECT / "requirements-jobs.txt", JOBS_LOCK, python) == []
+
+
+def test_a_package_that_only_others_need_is_missed_in_a_lock(tmp_path: Path) -> None:
+    (planted := tmp_path / "requirements.txt").write_text("tenacity\nhttpcore\n")
+    (lock := tmp_path / "constraints.txt").write_text("tenacity==9.1.4\nhttpcore==1.0.9\n")
+    assert not_held(planted, lock, "3.12") == ["Python 3.12: certifi", "Python 3.12: h11"]
+    lock.write_text("tenacity==0.0.1\n")
+    (problem,) = not_held(planted, lock, "3.12")
+    assert "requirements.txt does not resolve under constraints.txt" in problem
+
+
+def test_the_sagemaker_sdk_is_in_the_jobs_environment_alone() -> None:
+    sdk = {"sagemaker", "sagemaker-core"}
+    for python in PYTHONS:
+        assert sdk <= pins(JOBS_LOCK.read_text(), python).keys()
+        assert not sdk & pins(LOCK.read_text(), python).keys()
+    assert importlib.util.find_spec("sagemaker") is None
 
 
 def test_what_is_installed_without_dependencies_is_pinned() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from include.errors import UserError
 from local.airflow import LocalAirflow, already_running, running_airflow
-from local.home import AirflowError, Home, Running
+from local.home import PROJECT, AirflowError, Home, Running
 from local.options import environment, read_options
 from local.processes import MARK, end_marked, marked
 
@@ -55,6 +55,25 @@ def test_the_environment_is_the_projects_own(tmp_path: Path, monkeypatch: pytest
     assert env["AIRFLOW__CORE__PARALLELISM"] == "2"
     assert env[MARK] == "m"
     assert env["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+@pytest.mark.parametrize(
+    ("shell", "python"),
+    [
+        ({}, None),
+        ({"FMOPS_JOBS_VENV": "other"}, str(PROJECT / "other" / "bin" / "python")),
+        ({"FMOPS_JOBS_VENV": "/other"}, "/other/bin/python"),
+        ({"FMOPS_JOBS_VENV": "other", "FMOPS_JOB_PYTHON": "/mine/python"}, "/mine/python"),
+    ],
+)
+def test_jobs_find_a_moved_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: dict[str, str], python: str | None
+) -> None:
+    monkeypatch.delenv("FMOPS_JOBS_VENV", raising=False)
+    for name, value in shell.items():
+        monkeypatch.setenv(name, value)
+    env = environment(Home(tmp_path), RUNNING, dags=tmp_path, plugins=tmp_path, options={})
+    assert env.get("FMOPS_JOB_PYTHON") == python
 
 
 @pytest.mark.usefixtures("broken_airflow")

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 from local.pythons import SetupError
-from local.setup_environment import PROJECT, REQUIREMENTS, STAMP, UV, main, pip_settings, setup, uv_environment
+from local.setup_environment import (
+    AIRFLOW,
+    ENVIRONMENTS,
+    JOBS,
+    PROJECT,
+    STAMP,
+    UV,
+    Environment,
+    main,
+    pip_settings,
+    setup,
+    uv_environment,
+)
 
 PLENTY = 100 * 10**9
 
@@ -65,9 +77,10 @@ class Bench:
 
     def __init__(self, root: Path) -> None:
         self.project, self.venv = root / "project", root / "project" / ".venv"
+        self.jobs = self.project / ".venv-jobs"
         self.calls_file, self.broken = root / "calls", root / "broken"
         self.project.mkdir()
-        for name in REQUIREMENTS:
+        for name in {*AIRFLOW.files, *JOBS.files}:
             shutil.copy(PROJECT / name, self.project / name)
         self.environ = {"PATH": f"{root}/bin:/usr/bin:/bin", "HOME": str(root)}
         self.make_python(root / "bin" / "python3.12", "3.12.4")
@@ -90,10 +103,10 @@ esac
         )
         path.chmod(0o755)
 
-    def setup(self, free_bytes: int = PLENTY, **environ: str) -> list[str]:
+    def setup(self, kind: Environment = AIRFLOW, free_bytes: int = PLENTY, **environ: str) -> list[str]:
         """Run the setup; the calls it made."""
         self.calls_file.write_text("")
-        setup(self.project, self.venv, {**self.environ, **environ}, lambda _folder: free_bytes)
+        setup(kind, self.project, {**self.environ, **environ}, lambda _folder: free_bytes)
         return self.calls_file.read_text().splitlines()
 
 
@@ -118,14 +131,40 @@ def test_a_second_setup_does_nothing(bench: Bench, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("name", REQUIREMENTS)
-def test_a_changed_requirement_is_installed_into_the_same_environment(bench: Bench, name: str) -> None:
-    bench.setup()
-    (bench.venv / "kept").touch()
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in ENVIRONMENTS.values() for name in kind.files])
+def test_a_changed_requirement_is_installed_into_the_same_environment(
+    bench: Bench, kind: Environment, name: str
+) -> None:
+    made = len(bench.setup(kind))
+    (kept := kind.path(bench.project, {}) / "kept").touch()
     with (bench.project / name).open("a") as file:
         file.write("\n# changed\n")
-    assert len(bench.setup()) == 4
+    assert len(bench.setup(kind)) == made
+    assert kept.exists()
+
+
+def test_the_environment_of_jobs_is_one_of_its_own(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.setup()
+    (bench.venv / "kept").touch()
+    calls = bench.setup(JOBS)
+    assert calls[0].endswith(f"install --quiet {UV}")
+    assert calls[2].endswith("-r requirements-jobs.txt -c constraints-jobs.txt")
+    assert len(calls) == 3
+    assert str(bench.jobs) in (said := capsys.readouterr().out) and "240 MB" in said
+    assert bench.setup(JOBS) == bench.setup() == []
     assert (bench.venv / "kept").exists()
+
+
+def test_the_environment_of_jobs_can_be_moved(bench: Bench) -> None:
+    assert len(bench.setup(JOBS, FMOPS_JOBS_VENV="elsewhere/jobs")) == 3
+    assert (bench.project / "elsewhere" / "jobs" / STAMP).read_text() != ""
+    assert not bench.jobs.exists()
+    bench.jobs.mkdir()
+    (bench.jobs / "thesis.txt").touch()
+    with pytest.raises(SetupError, match=rf"{bench.jobs} was not made by `make setup-jobs`.*FMOPS_JOBS_VENV"):
+        bench.setup(JOBS)
+    with pytest.raises(SetupError, match=r"has 0\.7 GB free, the environment needs 2 GB.*FMOPS_JOBS_VENV"):
+        bench.setup(JOBS, free_bytes=7 * 10**8, FMOPS_JOBS_VENV="another")
 
 
 def test_a_failed_setup_names_step_and_log_and_is_made_anew(bench: Bench) -> None:
@@ -176,6 +215,7 @@ def test_errors_are_one_line_and_status_1(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (bench.project / "mine").write_text("a file, not a folder")
+    monkeypatch.setattr("sys.argv", ["setup_environment", "airflow"])
     monkeypatch.setenv("PYTHON", sys.executable)
     monkeypatch.setenv("FMOPS_VENV", str(bench.project / "mine"))
     assert main() == 1
