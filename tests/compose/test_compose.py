@@ -1,15 +1,15 @@
 """The stack for real: a fresh copy of the project, `up`, DAGs triggered by REST, two workers, `down`.
 
-The tests run in the order of this file, on one stack.
+The tests run in the order of this file, on one stack; those of jobs also alone (-k job).
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 
 from local.client import Client
 from local.home import AirflowError
-from tests.compose.stack import SECRETS, Stack, compose_command, copy_project, wait_until
+from tests.compose.stack import SECRETS, Stack, compose_command, copy_project, service_of, wait_until
 
 pytestmark = pytest.mark.compose
 
@@ -26,6 +26,9 @@ PORT = 18180
 UP_S = 600
 VISIBLE_S = 60
 RUN_S = 900
+GONE_S = 60
+JOB_FOLDER = "/opt/airflow/data/jobs"
+LOST_AFTER_S = 20
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +36,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("clone")
     copy_project(folder)
     shutil.copy(Path(__file__).with_name("probe_dag.py"), folder / "dags" / "probe_dag.py")
-    # A worker that was killed is missed after this many seconds instead of 300.
-    option = {"environment": {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60"}}
-    (folder / "docker-compose.override.yaml").write_text(json.dumps({"services": {"airflow-scheduler": option}}))
+    # A worker that was killed is missed after this many seconds instead of 300, and its job instead of 60.
+    options = {
+        "airflow-scheduler": {"environment": {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60"}},
+        # A task waits this long with its slot for a job, so that there is time to kill both.
+        "airflow-worker": {"environment": {"FMOPS_JOB_LOST_AFTER_S": str(LOST_AFTER_S), "FMOPS_JOB_INLINE_S": "30"}},
+    }
+    (folder / "docker-compose.override.yaml").write_text(json.dumps({"services": options}))
     stack = Stack(folder=folder, name="fmops-test", port=PORT, compose=compose_command())
     try:
         stack.run("up", "--detach", "--build", timeout_s=1800)
@@ -98,6 +105,72 @@ def test_dags_run_to_results(stack: Stack, client: Client) -> None:
     assert "score" in passages and "retr" in passages.lower()
 
 
+class Smoke:
+    """A run of the DAG `smoke`, and the folders of its job on the volume, as the triggerer sees them."""
+
+    def __init__(self, stack: Stack, client: Client) -> None:
+        self.stack, self.client = stack, client
+        self.run = client.trigger(client.dag("smoke"), {"seconds": 60})
+
+    def first(self) -> str:
+        """The folder of the first generation, once there is one."""
+
+        def told() -> str | None:
+            try:
+                return str(self.client.xcom("smoke", self.run, "job", "fmops_job")["folder"])
+            except AirflowError:
+                return None
+
+        return wait_until("a job", told, RUN_S)
+
+    def at_step(self, number: int, state: str) -> str:
+        """The first generation's folder, once its script has come to that step and the task is in that state."""
+        folder = self.first()
+
+        def is_there() -> str | None:
+            tasks = {task["task_id"]: task["state"] for task in self.client.task_instances("smoke", self.run)}
+            step = self.read(f"{folder}/progress.json").get("step", 0)
+            return folder if tasks["job"] == state and step >= number else None
+
+        return wait_until(f"step {number} of the job while its task is {state}", is_there, RUN_S)
+
+    def read(self, file: str) -> dict[str, Any]:
+        """What a JSON file holds; nothing if it is not there yet."""
+        text = self.stack.exec("airflow-triggerer", "sh", "-c", f"cat {file} 2>/dev/null || echo '{{}}'")
+        return dict(json.loads(text))
+
+    def result(self) -> dict[str, Any]:
+        """What the task handed over; the run has ended well, and nothing of its jobs is left running."""
+        assert finished(self.client, "smoke", self.run) == "success"
+        result = dict(self.client.xcom("smoke", self.run, "job"))
+        assert result["metrics"]["seconds"] == 60
+        digest = result["job"].rpartition("-")[0]
+
+        def are_gone() -> bool | None:
+            commands = [command for _, _, command in self.stack.processes()]
+            return not any(digest in command or "<defunct>" in command for command in commands) or None
+
+        wait_until("no process of the job, and no zombie", are_gone, GONE_S)
+        return result
+
+    def generations(self) -> list[str]:
+        """The folders of all that was started for this run, the first generation first."""
+        digest = self.first().rpartition("-")[0]
+        return sorted(self.stack.exec("airflow-triggerer", "sh", "-c", f"ls -d {digest}-g*").split())
+
+
+def test_a_job_runs_in_the_jobs_environment(stack: Stack, client: Client) -> None:
+    smoke = Smoke(stack, client)
+    folder = smoke.at_step(1, "deferred")
+    assert folder.startswith(f"{JOB_FOLDER}/")
+    scripts = [command for service, _, command in stack.processes() if "fmops_job" in command and "worker" in service]
+    assert scripts and all(command.startswith("/opt/fmops/jobs/bin/python") for command in scripts)
+    result = smoke.result()
+    assert result["job"] == Path(folder).name and result["job"].endswith("-g1")
+    assert result["metrics"]["resumed_from_step"] == 0
+    assert smoke.generations() == [folder]
+
+
 def test_a_new_dag_needs_no_build(stack: Stack, client: Client) -> None:
     (stack.folder / "dags" / "added_later.py").write_text(
         "from airflow.sdk import dag, task\n\n\n@dag(schedule=None)\ndef added_later():\n"
@@ -144,8 +217,7 @@ def test_two_workers_one_of_them_killed_build_the_same_index_on_opensearch(stack
 
     wait_until("half of the shards", lambda: shards("success")[5:] or None, RUN_S)
     busy = wait_until("a shard at work", lambda: shards("running") or None, RUN_S)[0]["hostname"]
-    (doomed,) = [one["Id"] for one in stack.containers() if one["Id"].startswith(busy)]
-    subprocess.run(["docker", "kill", "--signal", "KILL", doomed], check=True, capture_output=True)
+    stack.kill(busy)
     assert finished(client, "rag_ingestion", run) == "success"
     assert max(task["try_number"] for task in shards("success")) > 1
 
@@ -164,6 +236,37 @@ def test_two_workers_one_of_them_killed_build_the_same_index_on_opensearch(stack
     stack.wait_healthy(UP_S)
     on_disk = stack.exec("airflow-worker", "python", "-c", script).splitlines()[-1]
     assert on_cluster == json.loads(on_disk)
+
+
+@pytest.mark.parametrize("state", ["running", "deferred"])
+def test_a_job_whose_worker_is_killed_goes_on_at_the_other(stack: Stack, client: Client, state: str) -> None:
+    """The worker's container takes the job with it, and the task too unless that waits in the triggerer."""
+    stack.run("up", "--detach", "--scale", "airflow-worker=2")
+    stack.wait_healthy(UP_S)
+    smoke = Smoke(stack, client)
+    folder = smoke.at_step(6, state)
+    stack.kill(smoke.read(f"{folder}/started.json")["host"])
+    result = smoke.result()
+    assert result["metrics"]["resumed_from_step"] >= 3
+    first, second = smoke.generations()
+    assert (Path(first), Path(second).name) == (Path(folder), result["job"])
+    lost, begun = smoke.read(f"{first}/status.json"), smoke.read(f"{second}/started.json")
+    assert (lost["state"], lost["cause"]) == ("failed", "lost")
+    beat = float(stack.exec("airflow-triggerer", "stat", "-c", "%.Y", f"{first}/heartbeat"))
+    assert datetime.fromisoformat(begun["started_at"]).timestamp() > beat + LOST_AFTER_S
+
+
+def test_a_job_outlives_scheduler_and_triggerer(stack: Stack, client: Client) -> None:
+    smoke = Smoke(stack, client)
+    folder = smoke.at_step(6, "deferred")
+    services = ("airflow-scheduler", "airflow-triggerer")
+    stack.kill(*(one["Id"] for one in stack.containers() if service_of(one) in services))
+    stack.run("up", "--detach", "--scale", "airflow-worker=2")
+    stack.wait_healthy(UP_S)
+    result = smoke.result()
+    assert result["job"] == Path(folder).name and result["metrics"]["resumed_from_step"] == 0
+    assert smoke.generations() == [folder]
+    assert {task["try_number"] for task in client.task_instances("smoke", smoke.run)} == {1}
 
 
 def test_each_secret_is_for_its_reader_alone(stack: Stack) -> None:

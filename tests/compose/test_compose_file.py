@@ -133,6 +133,19 @@ def test_no_secret_has_a_default() -> None:
     }
 
 
+def test_jobs_lie_where_all_that_wait_for_them_see_them() -> None:
+    data = SERVICES["airflow-worker"]["environment"]["FMOPS_STORAGE_ROOT"].removeprefix("file://")
+    for name in ("airflow-worker", "airflow-triggerer"):  # writable: it asks a job to stop by a file
+        assert f"airflow-data:{data}" in SERVICES[name]["volumes"]
+    assert f"airflow-data:{data}:ro" in SERVICES["airflow-apiserver"]["volumes"]
+
+
+def test_jobs_run_in_the_environment_that_the_image_makes_for_them() -> None:
+    folder = SERVICES["airflow-worker"]["environment"]["FMOPS_JOB_PYTHON"].removesuffix("/bin/python")
+    assert re.search(rf"WORKDIR {Path(folder).parent}\n.*\nRUN uv venv {Path(folder).name} ", DOCKERFILE, re.DOTALL)
+    assert "-r requirements-jobs.txt -c constraints-jobs.txt" in DOCKERFILE
+
+
 def test_workers_can_be_scaled() -> None:
     assert not {"container_name", "ports", "hostname"} & set(SERVICES["airflow-worker"])
 
