@@ -6,39 +6,16 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from airflow.configuration import conf
+from fmops_plugins.answers import PageError
 
 MAX_BYTES = 20_000_000
 """Largest report shown, in bytes; it is held in memory while it is sent."""
 
 
-class ReportError(Exception):
-    """Why a report cannot be shown, in a sentence for the page, and the HTTP status that says the same."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-def storage_root() -> str:
-    """The storage root as this process is told it, a URI without a trailing slash; ReportError 503 if it is not.
-
-    The project's settings cannot be asked: on Amazon MWAA the API server has only the plugins.
-    """
-    root = os.environ.get("FMOPS_STORAGE_ROOT") or conf.get("fmops", "storage_root", fallback="")
-    if not root:
-        raise ReportError(
-            503,
-            "The API server does not know the storage root: set FMOPS_STORAGE_ROOT in its environment, or Airflow's "
-            "option fmops.storage_root.",
-        )
-    return root.rstrip("/")
-
-
 def read_report(uri: str, root: str) -> bytes:
     """The report at a file:// or s3:// URI below the root.
 
-    ReportError: 403 for anything but an HTML file below the root, 404 if it is not there, 502 if it cannot be read.
+    PageError: 403 for anything but an HTML file below the root, 404 if it is not there, 502 if it cannot be read.
     """
     if not uri.endswith(".html") or ".." in uri.split("/") or not uri.isprintable():
         _refuse(uri)
@@ -50,16 +27,16 @@ def read_report(uri: str, root: str) -> bytes:
         else:
             _refuse(uri)
     except FileNotFoundError:
-        raise ReportError(404, f"There is no report at {uri}: it was not written, or removed since.") from None
+        raise PageError(404, f"There is no report at {uri}: it was not written, or removed since.") from None
     except OSError as error:
-        raise ReportError(502, f"The report at {uri} cannot be read: {error}") from None
+        raise PageError(502, f"The report at {uri} cannot be read: {error}") from None
     if len(data) > MAX_BYTES:
-        raise ReportError(502, f"The report at {uri} is larger than {MAX_BYTES} bytes, the most that is shown.")
+        raise PageError(502, f"The report at {uri} is larger than {MAX_BYTES} bytes, the most that is shown.")
     return data
 
 
 def _refuse(uri: str) -> NoReturn:
-    raise ReportError(403, f"{uri!r} is not an HTML file below the storage root, so it is not shown.")
+    raise PageError(403, f"{uri!r} is not an HTML file below the storage root, so it is not shown.")
 
 
 def _read_file(uri: str, root: str) -> bytes:

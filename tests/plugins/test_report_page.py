@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from fmops_plugins import report_files
 from fmops_plugins.airflow_internals import may_read_xcoms, report_uri
-from fmops_plugins.report_page import app
+from fmops_plugins.pages import app
 from httpx import Response
 
 REPORT = "<!doctype html><p>recall 0.93 – good</p>"
