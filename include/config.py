@@ -152,7 +152,7 @@ class Settings(BaseSettings):
     """How long a task waits for its job before it frees its worker slot, in seconds; most small jobs end in it."""
 
     job_poll_s: float = Field(default=10.0, gt=0)
-    """Between two looks at a job, in seconds; many tasks that wait must stay below the service's rate."""
+    """Between two looks at a job on SageMaker, in seconds; at a local one they are 2 s apart at most."""
 
     job_python: str | None = None
     """Python of the jobs environment. None: .venv-jobs beside the project if it is there, else the one that runs."""

@@ -37,16 +37,23 @@ PARAMS = {
         description="Such as ml.m5.large. Empty: the catalog's default; locally there is one machine.",
     ),
     "spot": Param(False, type="boolean", description="Take spare capacity, which can be taken away; training only."),
+    "budget_usd": Param(
+        None,
+        type=["null", "number"],
+        exclusiveMinimum=0,
+        description="Refuse to start if the job could cost more, should it run as long as it may. Needs usd_per_hour.",
+    ),
+    "usd_per_hour": Param(
+        None, type=["null", "number"], minimum=0, description="Price of one instance-hour in your region."
+    ),
     "force": Param(True, type="boolean", description="Run the job although an earlier one left the same output."),
 }
 
 
 @task
-def preflight(*, params: dict | None = None, run_id: str | None = None) -> dict:
+def preflight(*, params: dict | None = None) -> dict:
     """Check what the job needs; fails with a report of what is missing. Hands on the job's spec."""
-    import logging
-
-    from include.jobs.preflight import report
+    from include.jobs.preflight import check_spec
 
     spec = {
         "name": "smoke",
@@ -57,13 +64,14 @@ def preflight(*, params: dict | None = None, run_id: str | None = None) -> dict:
         "max_runtime_s": params["seconds"] + 600,
         "force": params["force"],
     }
-    logging.getLogger(__name__).info("\n%s", report(spec))
+    check_spec(spec, budget_usd=params["budget_usd"], usd_per_hour=params["usd_per_hour"])
     return spec
 
 
 @dag(
     schedule=None,
     catchup=False,
+    max_active_runs=4,
     default_args=default_args(),
     params=PARAMS,
     tags=["operations"],

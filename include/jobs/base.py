@@ -27,6 +27,8 @@ class Backend(Protocol):
     name: str
     inline_poll_s: float
     """Between two looks at a job that a task waits for in its slot, in seconds."""
+    poll_s: float
+    """Between two looks afterwards."""
 
     def check(self, named: Named) -> None:
         """UserError in one line if this place cannot run the job; nothing is spent."""

@@ -44,6 +44,8 @@ SUPERVISOR = ("-m", "include.jobs.supervisor")
 LITTLE_DISK = 2**30
 START_S = 30.0
 """What a supervisor may take for its first beat; a busy machine starts Python slowly."""
+LOOK_S = 2.0
+"""Between two looks at a job: reading a few small files costs little."""
 CONFIRM_S = 3.0
 """How long a silent heartbeat is looked at before it counts: a machine that wakes, or a clock set forward."""
 CLOCK_S = 2.0
@@ -59,6 +61,7 @@ class LocalBackend:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.poll_s = min(LOOK_S, settings.job_poll_s)
         self.start_s = max(START_S, settings.job_lost_after_s)
 
     @property

@@ -118,7 +118,7 @@ class JobOperator(BaseOperator):
         status = self._watch(backend, held, settings, until=min(held.deadline, time.time() + inline_s))
         if status is not None and not status.is_over:
             if time.time() < held.deadline:
-                return self._defer(backend, held, settings)
+                return self._defer(backend, held)
             stop_if_owned(backend, held.named.spec.kind, held.name, held.owner)
             raise ERRORS["timed_out"](f"{held.name}: its time was up (max_runtime_s or execution_timeout)")
         if status is not None and not self._is_killed and _was_meant_for_another(status, held):
@@ -138,7 +138,7 @@ class JobOperator(BaseOperator):
                 self.log.info("%s: %s", held.name, said := line)
             if is_last:
                 return status
-            wait_s = backend.inline_poll_s if time.time() - begun < settings.job_inline_s else settings.job_poll_s
+            wait_s = backend.inline_poll_s if time.time() - begun < settings.job_inline_s else backend.poll_s
             time.sleep(max(0.0, min(wait_s, until - time.time())))
 
     def _show_log(self, backend: Backend, held: _Held, parts: int) -> dict[str, Any] | None:
@@ -155,14 +155,14 @@ class JobOperator(BaseOperator):
                 break
         return progress
 
-    def _defer(self, backend: Backend, held: _Held, settings: Settings) -> dict[str, Any]:
+    def _defer(self, backend: Backend, held: _Held) -> dict[str, Any]:
         path, place = backend.watch(held.named.spec.kind, held.name)
         module, _, name = path.rpartition(".")
         trigger = getattr(import_module(module), name)(
             name=held.name,
             owner=held.owner,
             deadline=held.deadline,
-            poll_s=settings.job_poll_s,
+            poll_s=backend.poll_s,
             made_at=time.time(),
             **place,
         )
@@ -176,7 +176,9 @@ class JobOperator(BaseOperator):
         if status is not None:
             with Meter(root=settings.root, caller=Caller(tenant=spec.tenant, use_case=spec.use_case)) as meter:
                 meter.events.append(usage(spec, status, backend.name))
-        return _told(result(backend, held.named, held.name, root=settings.root))
+        output = result(backend, held.named, held.name, root=settings.root)
+        self.log.info("%s succeeded after %.0f s: %s", output.job, output.billed_s, output.output_uri)
+        return _told(output)
 
 
 class _Held:

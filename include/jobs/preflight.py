@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from include import aws
-from include.config import Settings
+from include.config import Settings, load_settings
 from include.errors import UserError
 from include.jobs.base import default_backend
 from include.jobs.images import ADDRESS, load_images
 from include.jobs.local import LocalBackend
-from include.jobs.spec import JobSpec
+from include.jobs.spec import JobSpec, read_spec
+
+log = logging.getLogger(__name__)
 
 FREE_DISK_GB = 1.0
 FREE_MEMORY_MB = 512
@@ -54,6 +57,21 @@ def preflight(
     if (backend or default_backend(settings)) == "local":
         return [*_local(settings, spec)]
     return [*_aws(settings, spec, clients), budget(spec, budget_usd, usd_per_hour)]
+
+
+def check_spec(
+    values: Mapping[str, Any], *, budget_usd: float | None = None, usd_per_hour: float | None = None
+) -> None:
+    """Report in the log what preflight() finds for a spec's values, where the settings run it.
+
+    UserError for a spec that cannot be meant, and one with all problems if there are any.
+    """
+    settings = load_settings()
+    task = {"tenant": settings.tenant, "use_case": settings.use_case, "dag_id": "-", "run_id": "-", "task_id": "-"}
+    spec = read_spec({**task, **values})
+    findings = preflight(settings, spec, budget_usd=budget_usd, usd_per_hour=usd_per_hour)
+    log.info("preflight of job %s on %s:\n%s", values["name"], default_backend(settings), render(findings))
+    demand(findings)
 
 
 def render(findings: Iterable[Finding]) -> str:

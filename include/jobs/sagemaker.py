@@ -57,6 +57,7 @@ class SageMakerBackend:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.poll_s = settings.job_poll_s
         self._clients: dict[str, Any] = {}
 
     def check(self, named: Named) -> None:

@@ -59,7 +59,7 @@ class JobError(RuntimeError):
     advice = ""
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"{message}. {self.advice}" if self.advice else message)
+        super().__init__(f"{message.rstrip('.')}. {self.advice}" if self.advice else message)
 
 
 class CapacityError(JobError, BusyError):

@@ -81,6 +81,8 @@ class Supervisor:
         os.close(reading)
         why = self._watch(self.script)
         code = self._end()
+        if code and why is None:  # a script that fails after it was asked to stop was stopped
+            why = self._reason()
         return why or self._judge(code)
 
     def beat(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,6 +21,8 @@ NOT_BEFORE_S = 5.0
 FAILURES = 20
 """Looks in a row that may fail, until the operator is asked to look: it knows which errors may pass."""
 ENDED = ("succeeded", "failed", "stopped")
+UNKNOWN = re.compile(r"requested resource not found|could not find .*\bjob\b", re.IGNORECASE)
+"""What SageMaker says of a job that is not there."""
 PROGRESS, PROGRESS_S = "fmops-progress ", 30.0
 """What a line of a log begins with if it tells progress, and how often a job on SageMaker is asked for one, in s."""
 
@@ -79,6 +82,9 @@ class JobTrigger(BaseTrigger):
             is_deferred = False
         if is_deferred:
             self.log.info("%s is waited for by another triggerer: left alone", self.name)
+            return
+        if (await self._look())[0]:
+            self.log.info("%s is over", self.name)
             return
         owner = await self._owner()
         if owner != self.owner:
@@ -163,7 +169,14 @@ class SageMakerTrigger(JobTrigger):
         self._read_at = -PROGRESS_S
 
     async def _look(self) -> tuple[bool, str]:
-        found = await self._describe()
+        from botocore.exceptions import ClientError
+
+        try:
+            found = await self._describe()
+        except ClientError as error:
+            if UNKNOWN.match(str(error.response["Error"].get("Message", ""))):
+                return True, ""
+            raise
         state = str(found[f"{self._kind.capitalize()}JobStatus"])
         if state in ("Completed", "Failed", "Stopped"):
             return True, ""
@@ -278,10 +291,9 @@ def _json(file: Path) -> dict[str, Any]:
 
 def _line(progress: dict[str, Any]) -> str:
     """A progress record in one line, as include/jobs/progress.py writes it."""
-    step = f"step {progress.pop('step')}" if "step" in progress else ""
-    step += f" of {progress.pop('of')}" if step and "of" in progress else ""
-    left = f"{progress.pop('left_s')} s left" if "left_s" in progress else ""
-    rest = (
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in progress.items()
-    )
-    return ", ".join(part for part in (step, *rest, left) if part)[:500]
+    rest = {name: value for name, value in progress.items() if name not in ("step", "of", "left_s")}
+    step = f"step {progress['step']}" if "step" in progress else ""
+    step += f" of {progress['of']}" if step and "of" in progress else ""
+    figures = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in rest.items()]
+    left = f"{progress['left_s']} s left" if "left_s" in progress else ""
+    return ", ".join(part for part in (step, *figures, left) if part)[:500]

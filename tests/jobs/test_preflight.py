@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from include.config import Settings
 from include.errors import UserError
 from include.jobs import preflight as module
-from include.jobs.preflight import Finding, demand, preflight, render
+from include.jobs.preflight import Finding, check_spec, demand, preflight, render
 from include.jobs.spec import JobSpec
 
 ROLE = "arn:aws:iam::123456789012:role/service-role/jobs"
@@ -296,3 +296,18 @@ def test_the_report_and_the_demand() -> None:
     with pytest.raises(UserError, match=r"^preflight: c: do c$"):
         demand(findings)
     demand(findings[:2])
+
+
+def test_the_check_of_a_spec_reports_and_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FMOPS_STORAGE_ROOT", tmp_path.as_uri())
+    caplog.set_level("INFO")
+    values = {"name": "smoke", "script": "include.jobs.scripts.smoke", "max_runtime_s": 60}
+    check_spec(values)
+    assert "preflight of job smoke on local:\nok       job_python" in caplog.text
+    monkeypatch.setenv("FMOPS_JOB_FOLDER", "/proc/jobs")
+    with pytest.raises(UserError, match=r"preflight: job folder /proc/jobs cannot be written.*: set FMOPS_JOB_FOLDER"):
+        check_spec(values)
+    with pytest.raises(UserError, match="max_runtime_s is missing"):
+        check_spec({"name": "smoke", "script": "include.jobs.scripts.smoke"})

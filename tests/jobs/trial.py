@@ -31,6 +31,7 @@ def count(job: Job) -> dict[str, Any]:
         total += step
         with job.checkpoint(step) as folder:
             (folder / "total").write_text(str(total))
+        sys.stdout.write(f"now at {step}\n")
         job.progress(step=step, of=steps, total=total)
         if not begun and step == job.parameter("hold_at", 0):
             job.tell()
@@ -87,6 +88,13 @@ def scatter(job: Job) -> None:
         hold()
 
 
+def fill(job: Job) -> None:
+    """Writes until the disk is full."""
+    with (job.model_dir / "large").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 65_536)
+
+
 def chat(job: Job) -> None:
     """Writes lines that are hard to show, then waits for the file `go` before the last ones."""
     job.progress(step=1)
@@ -101,5 +109,5 @@ def chat(job: Job) -> None:
 
 ACTS = {
     act.__name__: act
-    for act in (count, read, fail, refuse, exhaust, leave, crash, grow, ignore, scatter, chat)
+    for act in (count, read, fail, refuse, exhaust, leave, crash, grow, ignore, scatter, fill, chat)
 }  # fmt: skip

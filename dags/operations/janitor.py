@@ -1,0 +1,62 @@
+"""
+# Janitor
+
+Finds what other DAGs left behind and nobody needs any more, and ends it. Today: jobs (locally processes, on AWS
+SageMaker jobs) whose task is over or gone.
+
+```
+ sweep_jobs
+ each active job of ours -> its tags name a task -> the task waits for it: left
+                                                 -> it is over, or gone:   stopped
+```
+
+A task that is killed, cleared, marked or timed out stops its job by itself. This DAG is for the rest: a triggerer that
+died at that moment, a DAG run that was deleted.
+
+**Inputs.** None. **Outputs.** What was stopped and why, in the log and as the task's result. **Cost.** On AWS one call
+for each hundred jobs and one for each active job. **Run it.** It runs every hour; `make dag DAG=janitor` at once, with
+`CONF='{"dry_run": true}'` to see only what it would do.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import Param, dag, task
+
+from include.dag_defaults import default_args
+
+PARAMS = {
+    "dry_run": Param(False, type="boolean", description="Only tell what would be stopped."),
+}
+
+
+@task
+def sweep_jobs(*, params: dict | None = None, ti=None) -> list[str]:
+    """Stop the jobs that nobody waits for; their names, with the reason of each."""
+    from include.config import load_settings
+    from include.jobs.base import default_backend, open_backend
+    from include.jobs.sweep import sweep
+
+    def task_state(dag_id: str, run_id: str, task_id: str, map_index: int) -> str | None:
+        states = ti.get_task_states(dag_id=dag_id, run_ids=[run_id], task_ids=[task_id], map_index=map_index)
+        of_run = states.get(run_id, {})
+        return next(iter(of_run.values())) or "cleared" if of_run else None
+
+    settings = load_settings()
+    left = sweep(open_backend(default_backend(settings), settings), task_state, dry_run=params["dry_run"])
+    return [f"{job.name}: {job.reason}" for job in left[:20]]
+
+
+@dag(
+    schedule="17 * * * *",
+    catchup=False,
+    max_active_runs=1,
+    default_args=default_args(),
+    params=PARAMS,
+    tags=["operations"],
+    doc_md=__doc__,
+)
+def janitor():
+    sweep_jobs()
+
+
+janitor()
