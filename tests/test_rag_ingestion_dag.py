@@ -25,6 +25,8 @@ from tests.test_deletion_guard import QUIET_S
 pytestmark = pytest.mark.airflow
 
 DAG = "rag_ingestion"
+JOB = ("embed.hand_over", "embed.job")
+"""What is skipped where mapped tasks embed."""
 
 
 @dataclass
@@ -77,7 +79,8 @@ def test_a_first_run_ends_green_and_its_index_answers(runs: Runs) -> None:
     state, run_id, _ = runs.run()
     assert state == "success"
     states = runs.states(run_id)
-    assert states.pop("source.approve") == {"skipped"}
+    for name in ("source.approve", *JOB):
+        assert states.pop(name) == {"skipped"}
     assert set().union(*states.values()) == {"success"}
     manifest = runs.manifest(run_id)
     assert (manifest.counts.added, manifest.counts.documents_total) == (8, 8)
@@ -119,7 +122,8 @@ def test_mapped_tasks_have_readable_names_and_xcoms_stay_small(runs: Runs) -> No
             assert len(json.dumps(value)) < 4096
             seen.add((task["task_id"], entry["key"]))
     assert {key for _, key in seen} == {"return_value"}
-    assert {task_id for task_id, _ in seen} == {task["task_id"] for task in tasks} - {"source.approve", "live.remember"}
+    silent = {"source.approve", "live.remember", *JOB}
+    assert {task_id for task_id, _ in seen} == {task["task_id"] for task in tasks} - silent
 
 
 def test_a_run_without_changes_embeds_writes_and_tells_nothing(runs: Runs) -> None:
@@ -160,6 +164,26 @@ def test_cleared_tasks_come_to_the_same_result(runs: Runs) -> None:
     unlike = {"chunks_embedded", "chunks_reused"}  # the parts were found, so nothing was embedded again
     assert after.counts.model_dump(exclude=unlike) == before.counts.model_dump(exclude=unlike)
     assert after.counts.chunks_embedded == 0
+
+
+def test_a_job_embeds_instead_of_the_mapped_tasks(runs: Runs) -> None:
+    state, run_id, _ = runs.run(index="by-job", embed_on="job")
+    assert state == "success"
+    states = runs.states(run_id)
+    assert states["embed.shard"] == {"skipped"}
+    assert [states[name] for name in JOB] == [{"success"}, {"success"}]
+    counts = runs.manifest(run_id).counts
+    metrics = runs.client.xcom(DAG, run_id, "embed.job")["metrics"]
+    assert metrics["documents"] == counts.added > 0
+    assert metrics["chunks_embedded"] == counts.chunks_embedded > 0
+    assert search("colour of the hull", index="by-job", k=1)[0].path == "ships.md"
+
+
+def test_a_job_that_cannot_embed_is_refused_before_any_work(runs: Runs) -> None:
+    state, run_id, lines = runs.run(index="by-job", embed_on="job", embedder="titan-v2")
+    assert state == "failed"
+    assert "embed_on='job': embedder titan-v2 needs AWS credentials" in lines[-1]
+    assert runs.states(run_id)["source.prepare"] == {"failed"}
 
 
 def test_a_wrong_param_fails_before_any_work_at_the_first_try_with_one_line(runs: Runs) -> None:

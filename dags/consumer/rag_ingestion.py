@@ -7,7 +7,7 @@ it that it is ready.
 
 ```
  source                embed                  index              quality               live
- prepare -> plan  ->   shard [0..n]     ->    commit -> check -> evaluate -> gate  ->  switch -> publish -> remember
+ prepare -> plan  ->   shard [0..n], job ->   commit -> check -> evaluate -> gate  ->  switch -> publish -> remember
  resolve    list and   read, chunk,           store,    store    questions   refuse    readers   asset      that it
  Params     compare    embed; one Parquet     then      against  with known  a bad     get this  event      was told
             stamps     part per 16 documents  ledger    ledger   answers     version   version
@@ -26,7 +26,7 @@ why) and `retrieval.html` (how good retrieval is; linked from the task `quality.
 
 **Cost.** With the defaults nothing but this machine's time: about 35 chunks a second on two cores. A run without
 changes opens no document that has rested, embeds nothing and leaves the index untouched. Another embedder embeds
-everything anew. Every embedding is metered
+everything anew. With `embed_on` = `job` on SageMaker, its instances for as long as they run. Every embedding is metered
 under `<tenant>/usage/`.
 
 **Run it.** Trigger it with its defaults, or `make demo`; your own folder: `make ingest FROM=folder`; then
@@ -41,6 +41,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from include.approval import ask_a_person
 from include.dag_defaults import default_args
+from include.jobs.operator import JobOperator
 from include.names import NAME
 
 RAG_INDEX = Asset("rag_index")
@@ -126,6 +127,26 @@ PARAMS = {
     "documents_per_shard": Param(
         50, type="integer", minimum=1, description="Documents of one mapped task.", section="How"
     ),
+    "embed_on": Param(
+        "tasks",
+        enum=["tasks", "job"],
+        title="Embed on",
+        description="tasks: mapped tasks. job: one processing job, for more than the workers can take; on target aws "
+        "it runs on SageMaker.",
+        section="Where to embed",
+    ),
+    "instance_type": Param(
+        None,
+        type=["null", "string"],
+        description="Of a job on SageMaker, such as ml.c5.4xlarge. Empty: the catalog's default.",
+        section="Where to embed",
+    ),
+    "job_instances": Param(
+        1, type="integer", minimum=1, maximum=100, description="They share the shards.", section="Where to embed"
+    ),
+    "job_hours": Param(
+        12, type="number", exclusiveMinimum=0, maximum=120, description="Ends the job.", section="Where to embed"
+    ),
     "tolerate": Param(
         "bad_data",
         enum=["none", "bad_data", "all"],
@@ -200,10 +221,7 @@ PARAMS = {
         section="Quality",
     ),
     "rebuild": Param(
-        False,
-        type="boolean",
-        description="Build the next version even if nothing of the pipeline changed.",
-        section="Versions",
+        False, type="boolean", description="Build the next version though nothing changed.", section="Versions"
     ),
     "keep_versions": Param(
         2,
@@ -225,7 +243,7 @@ def prepare(*, params: dict | None = None, run_id: str | None = None):
 
 @task
 def plan(config: dict) -> list[str]:
-    """Compare the source with the ledger; the names of the shards to embed."""
+    """Compare the source with the ledger; the names of the shards that mapped tasks embed."""
     from include.rag import pipeline
 
     return pipeline.plan(config)
@@ -255,7 +273,18 @@ def embed(config: dict, shard: str, *, ti=None):
     return pipeline.embed(config, shard, task_id=f"{ti.task_id}[{ti.map_index}]", dag_id=ti.dag_id)
 
 
-@task(trigger_rule="none_failed")  # a run without anything to embed skips the shards
+@task
+def hand_over(config: dict, *, params: dict | None = None, ti=None):
+    """Hand the shards over to a processing job, if one is to embed them."""
+    from include.rag import pipeline
+
+    spec = pipeline.hand_over(config, params, dag_id=ti.dag_id, task_id="embed.job")
+    if spec is None:
+        raise AirflowSkipException("mapped tasks embed, or there is nothing to embed")
+    return spec
+
+
+@task(trigger_rule="none_failed")  # either the shards or the job are skipped, or both
 def commit(config: dict):
     """Write the store, then the ledger."""
     from include.rag import pipeline
@@ -345,6 +374,9 @@ def rag_ingestion():
     @task_group(group_id="embed")
     def embed_shards(config, shards):
         embed.partial(config=config).expand(shard=shards)
+        spec = hand_over(config)
+        shards >> spec
+        JobOperator(task_id="job", spec=spec, pool="jobs")
 
     @task_group(group_id="index")
     def write_index(config):

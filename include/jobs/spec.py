@@ -37,7 +37,8 @@ class Resources(BaseModel):
     volume_gb: int = Field(default=30, ge=1, le=16_384)
     """Disk beside each instance, for inputs and outputs together."""
     image: str = "cpu"
-    """A name of include/catalog/images.yaml. The local backend has the jobs environment."""
+    """A name of include/catalog/images.yaml, an image's address, or `worker`: what Airflow's workers run in. The local
+    backend has the jobs environment instead, and for `worker` the running Python."""
     memory_mb: int | None = Field(default=None, ge=64)
     """Most that the local backend lets the job's processes take together; on SageMaker the instance sets it."""
     spot: bool = False

@@ -43,6 +43,7 @@ class IngestConfig(BaseModel):
     chunk_tokens: int = Field(ge=16)
     overlap_tokens: int = Field(ge=0)
     documents_per_shard: int = Field(ge=1)
+    embed_on: Literal["tasks", "job"] = "tasks"
     document_seconds: float = Field(default=60, gt=0)
     document_memory_mb: int = Field(default=768, ge=128)
     tolerate: Literal["none", "bad_data", "all"] = "bad_data"

@@ -17,6 +17,7 @@ from include.rag import config as configuring
 from include.rag import deletions
 from include.rag import evaluate as evaluating
 from include.rag import go_live as going_live
+from include.rag import hand_over as handing_over
 from include.rag.config import IngestConfig
 from include.rag.embed import embed_shard
 from include.rag.plan import deleted_uri, make_plan, read_deleted, read_plan
@@ -39,6 +40,8 @@ def prepare(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
             "give shorter paths, or fewer and shorter patterns"
         )
     evaluating.check_golden(config)
+    if config.embed_on == "job":
+        handing_over.check(config, params)
     version = config.versions.choose(config.spec, run_id, rebuild=config.rebuild)
     value["version"] = version.number
     log.info("this run works on %s of index %s: %s", version.name, config.index, version.spec)
@@ -52,10 +55,11 @@ def prepare(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
 
 
 def plan(config: Mapping[str, Any]) -> list[str]:
-    """Compare source and ledger; the names of the shards to embed."""
+    """Compare source and ledger; the names of the shards that mapped tasks are to embed."""
     run = IngestConfig(**config)
     with stage(run, "plan"):
-        return list(make_plan(run).shards)
+        found = make_plan(run)
+    return list(found.shards) if run.embed_on == "tasks" else []
 
 
 def guard(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +79,13 @@ def embed(config: Mapping[str, Any], shard: str, *, dag_id: str, task_id: str) -
     run = IngestConfig(**config)
     with Meter(root=run.root, caller=_caller(run, dag_id, task_id)) as meter, stage(run, f"embed {shard}", meter):
         return embed_shard(run, shard, meter)
+
+
+def hand_over(
+    config: Mapping[str, Any], params: Mapping[str, Any], *, dag_id: str, task_id: str
+) -> dict[str, Any] | None:
+    """The spec of the job that embeds all shards; None if no job is to."""
+    return handing_over.hand_over(IngestConfig(**config), params, dag_id=dag_id, task_id=task_id)
 
 
 def commit(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The listing is a stream and so is what is due: of each document that was indexed
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Iterator
@@ -66,6 +67,8 @@ class Plan:
     """The ledger that the run began with."""
     expected_version: int
     """The ledger that the commit must find."""
+    due: str = ""
+    """Digest of what is due; empty in a plan of an earlier release."""
 
 
 def pipeline_name(config: IngestConfig) -> str:
@@ -90,7 +93,7 @@ def make_plan(config: IngestConfig) -> Plan:
     pointer = ledger.pointer()
     base = pointer.base_version if pointer.run_id == config.run_id else pointer.version
     comparison = _Comparison(config, ledger, base=base, now=pointer.version)
-    blocks = _write_blocks(config, comparison.due())
+    blocks, due = _write_blocks(config, comparison.due())
     if not comparison.found:
         aside = ", ".join(f"{count} {kind}" for kind, count in sorted(comparison.source.skipped.items()))
         raise UserError(f"source {config.source} holds no document that can be read; left aside: {aside or 'nothing'}")
@@ -107,6 +110,7 @@ def make_plan(config: IngestConfig) -> Plan:
         shards=tuple(f"shard-{number:04d}" for number in range(min(blocks, MAX_SHARDS))),
         base_version=base,
         expected_version=pointer.version,
+        due=due,
     )
     write_jsonl(deleted_uri(config), ({"doc_id": doc_id, "path": leaving[doc_id]} for doc_id in sorted(leaving)))
     unasked = sorted((gone - leaving.keys()) | stray)
@@ -129,10 +133,19 @@ def read_plan(config: IngestConfig) -> Plan:
 
 def read_shard(config: IngestConfig, shard: str) -> list[Due]:
     """The documents of one shard: an even share of the blocks."""
-    plan = read_plan(config)
+    return [Due(**row) for block in _blocks(read_plan(config), shard) for row in read_jsonl(_block(config, block))]
+
+
+def num_documents(config: IngestConfig, plan: Plan, shard: str) -> int:
+    """How many documents a shard has."""
+    due, blocks = plan.found - plan.unchanged - plan.still_quarantined, _blocks(plan, shard)
+    first, end = (min(due, block * config.documents_per_shard) for block in (blocks.start, blocks.stop))
+    return max(0, end - first)
+
+
+def _blocks(plan: Plan, shard: str) -> range:
     number, per_shard = plan.shards.index(shard), math.ceil(plan.blocks / max(1, len(plan.shards)))
-    blocks = range(number * per_shard, min(plan.blocks, (number + 1) * per_shard))
-    return [Due(**row) for block in blocks for row in read_jsonl(_block(config, block))]
+    return range(number * per_shard, min(plan.blocks, (number + 1) * per_shard))
 
 
 def deleted_uri(config: IngestConfig) -> UPath:
@@ -303,19 +316,20 @@ def _live_ledger(config: IngestConfig) -> Ledger | None:
     return None if live in (None, config.version) else Ledger(config.versions.home_of(live))
 
 
-def _write_blocks(config: IngestConfig, due: Iterator[Due]) -> int:
-    """Write what is due as it comes; returns the number of blocks."""
+def _write_blocks(config: IngestConfig, due: Iterator[Due]) -> tuple[int, str]:
+    """Write what is due as it comes; returns the number of blocks, and a digest of all."""
     rows: list[dict[str, Any]] = []
-    blocks = 0
+    blocks, state = 0, hashlib.sha256()
     for one in due:
         rows.append(asdict(one))
+        state.update(f"{one.doc_id} {one.action} {one.stamp} {one.size} {one.attempt}\n".encode())
         if len(rows) == config.documents_per_shard:
             write_jsonl(_block(config, blocks), rows)
             blocks, rows = blocks + 1, []
     if rows:
         write_jsonl(_block(config, blocks), rows)
         blocks += 1
-    return blocks
+    return blocks, state.hexdigest()
 
 
 def _block(config: IngestConfig, number: int) -> UPath:
