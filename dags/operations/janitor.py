@@ -10,12 +10,12 @@ SageMaker jobs) whose task is over or gone.
                                                  -> it is over, or gone:   stopped
 ```
 
-A task that is killed, cleared, marked or timed out stops its job by itself. This DAG is for the rest: a triggerer that
-died at that moment, a DAG run that was deleted.
+A task that is killed, cleared, marked or timed out stops its job by itself. This DAG is for the rest: a task that was
+marked while no triggerer looked at its job, a DAG run that was deleted.
 
 **Inputs.** None. **Outputs.** What was stopped and why, in the log and as the task's result. **Cost.** On AWS one call
-for each hundred jobs and one for each active job. **Run it.** It runs every hour; `make dag DAG=janitor` at once, with
-`CONF='{"dry_run": true}'` to see only what it would do.
+for each hundred jobs and one for each active job. **Run it.** It runs every ten minutes; at once by
+`make dag DAG=janitor`, with `CONF='{"dry_run": true}'` to see only what it would do.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def sweep_jobs(*, params: dict | None = None, ti=None) -> list[str]:
 
 
 @dag(
-    schedule="17 * * * *",
+    schedule="*/10 * * * *",
     catchup=False,
     max_active_runs=1,
     default_args=default_args(),
