@@ -1,4 +1,4 @@
-"""Measure what ingestion and search cost: `make bench`.
+"""Measure what ingestion, search and jobs cost: `make bench`.
 
 Prints ratios against baselines that are measured in the same run: the embedder alone, and other systems that ingest
 the same documents. Shared cores make absolute times differ from run to run; what counts: the machine is whatever it is,
@@ -20,10 +20,11 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.ingestion import measure, measure_many
+from benchmarks.jobs import measure_jobs
 from benchmarks.memory import measure_memory
 from benchmarks.peers.compare import compare
 
-PARTS = ("ingestion", "many", "memory", "peers")
+PARTS = ("ingestion", "many", "memory", "jobs", "peers")
 
 
 def main() -> int:
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument(
         "--few", type=int, default=5_000, help="small ones, for the memory of each step; then ten times"
     )
+    parser.add_argument("--jobs", type=int, default=200, help="of one second each, in a real Airflow")
     parser.add_argument("--abstracts", type=int, default=5_183, help="that all systems ingest")
     parser.add_argument("--peers", type=Path, default=Path(sys.prefix) / "peers", help="the peers' environment")
     options = parser.parse_args()
@@ -52,6 +54,8 @@ def main() -> int:
             measure_many(scratch, options.many)
         if "memory" in wanted:
             measure_memory(scratch, (options.few, 10 * options.few))
+        if "jobs" in wanted:
+            measure_jobs(scratch / "jobs", options.jobs)
         if "peers" in wanted:
             compare(scratch / "peers", options.abstracts, options.peers)
     return 0

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -240,9 +241,9 @@ class SageMakerTrigger(JobTrigger):
         return await self._ask("logs", operation, arguments)
 
     async def _ask(self, service: str, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        async with _session().create_client(service, region_name=self._region, config=_config()) as client:
-            answer: dict[str, Any] = await getattr(client, operation)(**arguments)
-            return answer
+        client = await _client(service, self._region)
+        answer: dict[str, Any] = await getattr(client, operation)(**arguments)
+        return answer
 
 
 class _Pace:
@@ -261,23 +262,30 @@ class _Pace:
 
 _PACE = _Pace(per_second=5)
 _LOGS_PACE = _Pace(per_second=5)
-_SESSION: list[Any] = []
+_CLIENTS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None], asyncio.Task[Any]]]
+_CLIENTS = WeakKeyDictionary()
+"""Of each event loop, of which a triggerer has one: a client takes a tenth of a second to make, and megabytes."""
 
 
-def _session() -> Any:
-    """One for the process: what describes the services takes a tenth of a second to read, and megabytes."""
-    if not _SESSION:
-        from aiobotocore.session import get_session  # type: ignore[import-untyped]
+async def _client(service: str, region: str | None) -> Any:
+    """The loop's client of a service, open as long as the process."""
+    clients, key = _CLIENTS.setdefault(asyncio.get_running_loop(), {}), (service, region)
+    if key not in clients:  # a task: hundreds of triggers may begin at once, and any of them be cancelled
+        clients[key] = asyncio.create_task(_make_client(*key))
+    try:
+        return await asyncio.shield(clients[key])
+    except Exception:
+        clients.pop(key, None)  # the next one tries again
+        raise
 
-        _SESSION.append(get_session())
-    return _SESSION[0]
 
-
-def _config() -> Any:
+async def _make_client(service: str, region: str | None) -> Any:
     from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
+    from aiobotocore.session import get_session  # type: ignore[import-untyped]
 
     retries = {"mode": "adaptive", "total_max_attempts": 5}
-    return AioConfig(connect_timeout=10, read_timeout=30, retries=retries, user_agent_extra="fmops-airflow")
+    config = AioConfig(connect_timeout=10, read_timeout=30, retries=retries, user_agent_extra="fmops-airflow")
+    return await get_session().create_client(service, region_name=region, config=config).__aenter__()
 
 
 def _json(file: Path) -> dict[str, Any]:

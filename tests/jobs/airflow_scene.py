@@ -66,10 +66,10 @@ class Scene:
     def restart(self, component: str) -> None:
         self.airflow._components[component] = self.airflow._spawn(component, COMPONENTS[component])
 
-    def until(self, condition: Callable[[], Any], what: str) -> Any:
-        deadline = time.monotonic() + DEADLINE_S
+    def until(self, condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+        deadline = time.monotonic() + deadline_s
         while not (found := condition()):
-            assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_S} s"
+            assert time.monotonic() < deadline, f"{what}: not within {deadline_s} s"
             time.sleep(0.1)
         return found
 
@@ -169,10 +169,14 @@ class Run:
         assert not (folder / "status.json").exists(), "it is over already"
         return folder
 
-    def end(self) -> str:
+    def end(self, deadline_s: float = DEADLINE_S) -> str:
         """The run's state once it is over."""
-        state = lambda: self.scene.client.run_state(self.dag_id, self.run_id)  # noqa: E731
-        return str(self.scene.until(lambda: found if (found := state()) in ("success", "failed") else None, "the end"))
+
+        def look() -> str | None:
+            state = self.scene.client.run_state(self.dag_id, self.run_id)
+            return state if state in ("success", "failed") else None
+
+        return str(self.scene.until(look, "the end", deadline_s))
 
     def result(self) -> dict[str, Any]:
         return dict(self.scene.client.xcom(self.dag_id, self.run_id, "job"))

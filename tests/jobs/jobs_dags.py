@@ -73,3 +73,19 @@ def many() -> None:
 
 
 many()
+
+
+@dag(schedule=None, params={"num_jobs": Param(200, type="integer")}, default_args=AGAIN)
+def nothing() -> None:
+    @task
+    def numbers(*, params: dict[str, Any] | None = None) -> list[int]:
+        assert params is not None
+        return list(range(params["num_jobs"]))
+
+    @task(pool="jobs")
+    def pass_by(number: int) -> None: ...
+
+    pass_by.expand(number=numbers())
+
+
+nothing()

@@ -29,6 +29,7 @@ from tests.jobs.worlds import (
     World,
     attempts,
     local_world,
+    run_async,
     sagemaker_world,
     small_disk,
     world,
@@ -390,9 +391,7 @@ def test_the_progress_of_a_job_on_sagemaker_is_read_from_its_log(
     attempt = sagemaker_world.attempt(parameters={"hold_at": 2})
     attempt.run()
     sagemaker_world.at_hold(attempt.job)
-    import asyncio
-
-    looked = asyncio.run(attempt.trigger()._look())
+    looked = run_async(attempt.trigger()._look())
     assert looked[0] is False and re.fullmatch(r"step \d of 4, total \d+(, \d+ s left)?", looked[1])
 
 

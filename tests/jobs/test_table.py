@@ -19,6 +19,7 @@ from tests.jobs.worlds import (
     attempts,
     delete_manifest,
     local_world,
+    run_async,
     sagemaker_world,
     world,
 )
@@ -136,9 +137,7 @@ def killed_before(world: World, attempt: Attempt, state: str) -> str:
         stops.append(attempt.job)
 
     trigger._stop = stop
-    import asyncio
-
-    asyncio.run(trigger.on_kill())
+    run_async(trigger.on_kill())
     assert not stops
     return "left alone"
 

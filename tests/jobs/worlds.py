@@ -8,10 +8,10 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
@@ -29,6 +29,20 @@ from tests.aws.endpoint import AwsEndpoint
 from tests.jobs.trials import Trials, inject, until
 
 BUCKET = "worlds"
+T = TypeVar("T")
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run it in a loop of its own, and close what triggers keep open as long as their process."""
+
+    async def run() -> T:
+        try:
+            return await work
+        finally:
+            for client in triggers._CLIENTS.pop(asyncio.get_running_loop(), {}).values():
+                await (await client).close()
+
+    return asyncio.run(run())
 
 
 def place(run_id: str) -> dict[str, Any]:
@@ -70,7 +84,7 @@ class Attempt:
                 return dict(event.payload)
             raise AssertionError("no event")
 
-        return asyncio.run(asyncio.wait_for(first(), 60))
+        return run_async(asyncio.wait_for(first(), 60))
 
     def trigger(self, **changes: Any) -> Any:
         assert self.deferred is not None
@@ -81,7 +95,7 @@ class Attempt:
 
     def kill(self, **changes: Any) -> None:
         """What the triggerer does once the task was cleared or marked."""
-        asyncio.run(self.trigger(**changes).on_kill())
+        run_async(self.trigger(**changes).on_kill())
 
     @property
     def job(self) -> str:
