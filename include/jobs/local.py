@@ -41,6 +41,8 @@ KEPT = re.compile(
 )
 """Variables that a job gets of those of whoever starts it. No credentials: they are Airflow's, not the script's."""
 SUPERVISOR = ("-m", "include.jobs.supervisor")
+STAMP = ".fmops-stamp"
+"""In an environment that the project made; empty until it is whole (see local/setup_environment.py)."""
 LITTLE_DISK = 2**30
 START_S = 30.0
 """What a supervisor may take for its first beat; a busy machine starts Python slowly."""
@@ -80,8 +82,10 @@ class LocalBackend:
     @property
     def python(self) -> Path:
         """The Python that runs jobs; UserError if the setting names none."""
-        beside = PROJECT / ".venv-jobs" / "bin" / "python"
-        default = beside if beside.exists() else Path(sys.executable)
+        beside = PROJECT / ".venv-jobs"
+        stamp = beside / STAMP
+        is_whole = stamp.is_file() and stamp.stat().st_size > 0
+        default = beside / "bin" / "python" if is_whole else Path(sys.executable)
         python = Path(self._settings.job_python or default).expanduser()
         if not os.access(python, os.X_OK):
             raise UserError(

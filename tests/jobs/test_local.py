@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from include.jobs import local
 from include.jobs.local import LocalBackend
 from include.jobs.output import read_manifest
 from include.jobs.states import JobExistsError, LostError
+from local.setup_environment import STAMP
 from tests.jobs.trials import Trials, inject, trials, until
 
 __all__ = ["trials"]
@@ -392,3 +394,16 @@ def test_little_disk_is_warned_of(
     monkeypatch.setattr(local, "LITTLE_DISK", 2**80)
     trials.backend.check(trials.named())
     assert "MiB left" in caplog.text
+
+
+def test_the_jobs_environment_is_taken_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = tmp_path / ".venv-jobs"
+    (beside / "bin").mkdir(parents=True)
+    (beside / "bin" / "python").symlink_to(sys.executable)
+    monkeypatch.setattr(local, "PROJECT", tmp_path)
+    backend = LocalBackend(Settings(storage_root=tmp_path.as_uri()))
+    stamp = beside / STAMP
+    assert stamp.name == local.STAMP
+    for text, python in (("", Path(sys.executable)), ("made", beside / "bin" / "python")):
+        stamp.write_text(text)
+        assert backend.python == python
