@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DOCUMENTS_PER_PART = 256
+DOCUMENTS_PER_PART = 1024
 """A part is two files, each flushed to disk: for small documents that takes longer than to read them."""
 EMBEDDED_PER_PART = 16
 """Documents of a part if embedding them costs something. What a crash can cost: those of one part are embedded again.
