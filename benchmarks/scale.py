@@ -24,9 +24,10 @@ from include.contracts import now
 from include.models.embeddings import get_embedder
 from include.rag import pipeline
 from include.rag.config import IngestConfig
+from include.rag.document import document_id
 from include.rag.embed import chunk_id
 from include.rag.ledger import STAMP_COLUMNS, Entry, Keyed, Ledger, Pointer, Snapshot
-from include.rag.plan import document_id, pipeline_name, read_plan
+from include.rag.plan import pipeline_name, read_plan
 from include.rag.source import FolderSource
 from include.rag.stores import chunk_schema
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T", bool, int, float, str)
 
 MANIFEST = "manifest.json"
+HYPERPARAMETERS = "FMOPS_HYPERPARAMETERS"
 PROGRESS = "fmops-progress"
 PROGRESS_EVERY_S = 2.0
 OWN = ("fmops_", "sagemaker_")
@@ -223,8 +225,9 @@ def _hyperparameters(environment: Mapping[str, str], arguments: Sequence[str], r
 
 
 def _texts(environment: Mapping[str, str], arguments: Sequence[str], file: Path) -> Iterator[tuple[str, str]]:
-    if "FMOPS_HYPERPARAMETERS" in environment:
-        yield "FMOPS_HYPERPARAMETERS", environment["FMOPS_HYPERPARAMETERS"]
+    if first := environment.get(HYPERPARAMETERS):  # and as many more as a service's limit on one variable makes
+        rest = takewhile(bool, (environment.get(f"{HYPERPARAMETERS}_{number}") for number in count(2)))
+        yield HYPERPARAMETERS, first + "".join(filter(None, rest))
     for argument in arguments:
         if argument.startswith("{"):
             yield "the argument", argument

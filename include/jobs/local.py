@@ -98,7 +98,7 @@ class LocalBackend:
         """UserError in one line if the job cannot run here; a warning if the disk is nearly full."""
         read_source(named.spec.script)
         _channels(named.spec)
-        self._python_of(named.spec)
+        self.python_of(named.spec)
         place = self.folder
         place.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(place).free) < LITTLE_DISK:
@@ -107,7 +107,7 @@ class LocalBackend:
     def submit(self, named: Named, name: str, owner: str) -> None:
         """Make its folder and start its supervisor, which is nobody's child."""
         folder, job_id = self._of(name), f"{name}.{uuid.uuid4().hex}"
-        python = str(self._python_of(named.spec))
+        python = str(self.python_of(named.spec))
         command = [python, *SUPERVISOR, "--detach", str(folder), str(self._settings.job_lost_after_s)]
         environment = _environment(folder, named, job_id)
         draft = folder.with_name(f".{name}.{uuid.uuid4().hex}")
@@ -190,7 +190,7 @@ class LocalBackend:
             raise UserError(f"job name {name!r} must match {NAME}")
         return self.folder / name
 
-    def _python_of(self, spec: JobSpec) -> Path:
+    def python_of(self, spec: JobSpec) -> Path:
         """The running Python for what needs the workers' environment, else that of the jobs environment."""
         return Path(sys.executable) if spec.resources.image == WORKER else self.python
 

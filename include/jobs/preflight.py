@@ -93,7 +93,7 @@ def demand(findings: Iterable[Finding]) -> None:
 
 def _local(settings: Settings, spec: JobSpec) -> Iterable[Finding]:
     backend = LocalBackend(settings)
-    yield job_python(backend)
+    yield job_python(backend, spec)
     try:
         folder = backend.folder
     except UserError as error:
@@ -103,16 +103,20 @@ def _local(settings: Settings, spec: JobSpec) -> Iterable[Finding]:
     yield memory(spec)
 
 
-def job_python(backend: LocalBackend) -> Finding:
-    """Whether the Python of local jobs is there and new enough."""
+def job_python(backend: LocalBackend, spec: JobSpec) -> Finding:
+    """Whether the Python of the job is there, new enough, and has what a supervisor needs."""
     advice = "set FMOPS_JOB_PYTHON to the Python of an environment made from requirements-jobs.txt"
     try:
-        what = f"job_python {backend.python}"
-        command = [str(backend.python), "-c", "import sys; print(*sys.version_info[:2])"]
+        python = str(backend.python_of(spec))
+        what = f"job_python {python}"
+        command = [python, "-c", "import psutil, sys; print(*sys.version_info[:2])"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         version = tuple(map(int, done.stdout.split()))
     except UserError as error:
         return Finding("problem", "job_python", str(error))
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.strip().rpartition("\n")[2]
+        return Finding("problem", f"{what} does not run: {last or _said(error)}", advice)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         return Finding("problem", f"{what} does not run: {_said(error)}", advice)
     told = ".".join(map(str, version))
@@ -290,7 +294,7 @@ def key(target: Target) -> Finding:
 
 def image(target: Target) -> Finding:
     """Whether the image is there; AWS's own registries cannot be asked."""
-    uri = load_images().uri(target.spec.resources.image, target.region)
+    uri = load_images().uri(target.spec.resources.image, target.region, target.settings.worker_image)
     match = ADDRESS.fullmatch(uri)
     if match is None or match["account"] != target.account:
         return Finding("warning", f"image {uri}: not checked: the registry is another account's", "see the job's start")

@@ -21,8 +21,8 @@ from include.models.embeddings import Embedder, embed_metered
 from include.models.metering import Caller, Meter
 from include.rag.config import source_uri
 from include.rag.stores import check_name, search_text
-from include.rag.stores.adopted import FIELDS, AdoptedReader, Sampled, open_adopted
-from include.rag.versions import ADOPTED, Adopted, Spec, Version, Versions
+from include.rag.stores.adopted import FIELDS, Adopted, AdoptedReader, Sampled, open_adopted
+from include.rag.versions import ADOPTED, Spec, Version, Versions
 from include.storage import is_local, local_uri, location
 
 log = logging.getLogger(__name__)

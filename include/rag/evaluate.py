@@ -13,10 +13,9 @@ from include.errors import DocumentError, GateError, UserError
 from include.models.embeddings import embed_metered
 from include.models.metering import Meter
 from include.rag.config import IngestConfig
-from include.rag.document import Document
+from include.rag.document import Document, document_id
 from include.rag.golden import Question, make_questions, pooled, read_questions
 from include.rag.ledger import Entry, Ledger, Snapshot
-from include.rag.plan import document_id
 from include.rag.quality import QualityReport, judge, measure
 from include.rag.quality_report import page, summary
 from include.rag.reader import Reader

@@ -18,12 +18,13 @@ from upath import UPath
 
 from include.errors import UserError
 from include.rag.config import IngestConfig
+from include.rag.document import document_id
 from include.rag.known import Known, Marked, Stamps
 from include.rag.ledger import Ledger, Snapshot
 from include.rag.quarantine import NOT_THE_DATA, Quarantine
 from include.rag.source import FolderSource, Found
 from include.rag.stores.held import encoded
-from include.storage import digest, read_json, read_jsonl, write_json, write_jsonl
+from include.storage import read_json, read_jsonl, write_json, write_jsonl
 
 log = logging.getLogger(__name__)
 
@@ -176,11 +177,6 @@ def read_restamped(config: IngestConfig) -> Iterator[dict[str, str]]:
 def read_kept_letters(config: IngestConfig) -> list[dict[str, Any]]:
     """The dead letters that still hold, since their documents are unchanged."""
     return list(read_jsonl(_folder(config) / "quarantined.jsonl"))
-
-
-def document_id(source: str, path: str) -> str:
-    """A document's id: the digest of where it lies, so that two sources never collide."""
-    return digest(source, path)[:32]
 
 
 class _Comparison:

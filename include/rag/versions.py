@@ -23,6 +23,7 @@ from include.errors import StateMovedError, UserError
 from include.models.embeddings import get_embedder
 from include.rag.ledger import SCHEMA_VERSION as LEDGER_SCHEMA
 from include.rag.stores import ROWS_SCHEMA, Place, Reader, Store, open_store
+from include.rag.stores.adopted import Adopted, open_adopted
 from include.storage import exclusive, location, read_json, write_json
 
 EARLIER_LAYOUT = 0
@@ -44,21 +45,6 @@ class Spec:
 
     def __str__(self) -> str:
         return f"store={self.store}, embedder={self.embedder} ({self.embedder_version}), chunker={self.chunker}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Adopted:
-    """Where a version lies that somebody else built; we only read it, and forget it when it is removed."""
-
-    place: str
-    """An index of OpenSearch at the configured server, or the URI of a LanceDB folder and `#` with a table."""
-    fields: dict[str, str]
-    """What text, vector, id, title, path and headings are called there."""
-    source: str | None
-    """URI that the paths belong to, as runs name it; None: documents cannot be compared with those of a run."""
-    rows: int
-    """As counted when it was adopted."""
-    by: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,8 +121,6 @@ class Versions:
         version = self.get(number)
         if version.adopted is None:
             return self.open(number, version.spec)
-        from include.rag.stores.adopted import open_adopted
-
         return open_adopted(version.spec.store, version.adopted, get_embedder(version.spec.embedder), self.tenant)
 
     def live(self) -> Live:

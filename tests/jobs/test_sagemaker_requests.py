@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.errors import UserError
+from include.jobs.harness import Job
 from include.jobs.sagemaker import read_error, read_local_error
 from include.jobs.sagemaker_requests import (
     LONGEST_VARIABLE,
@@ -160,17 +162,15 @@ def test_a_processing_job() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 100, 1000])
-def test_a_processing_jobs_hyperparameters_come_in_pieces_that_the_service_takes(length: int) -> None:
+def test_a_processing_jobs_hyperparameters_come_in_pieces_that_the_service_takes(tmp_path: Path, length: int) -> None:
     job = named(kind="processing", hyperparameters={"text": "x" * length, "three": "3", "steps": 3})
     environment = processing_request(job, "n", "me", PLACE, "s3://b/c")["Environment"]
     assert all(len(value) <= LONGEST_VARIABLE for value in environment.values())
     names = [name for name in environment if name.startswith("FMOPS_HYPERPARAMETERS")]
     assert names == ["FMOPS_HYPERPARAMETERS"] + [f"FMOPS_HYPERPARAMETERS_{n}" for n in range(2, len(names) + 1)]
-    given = json.loads("".join(environment[name] for name in names))
-    assert json.loads(given["text"]) == "x" * length
-    assert json.loads(given["three"]) == "3", "a text stays one"
-    assert given["steps"] == 3
-    assert json.loads(given["fmops_script"]) == "include.jobs.scripts.smoke"
+    in_job = Job({"FMOPS_ML_ROOT": str(tmp_path), **environment})
+    assert in_job.hyperparameters == {"text": "x" * length, "three": "3", "steps": 3}, "a text stays one"
+    assert in_job.script == "include.jobs.scripts.smoke"
 
 
 def test_tags_hold_what_aws_takes() -> None:

@@ -20,7 +20,7 @@ from include.models import embeddings
 from include.models.embeddings import Hashing
 from include.rag import manage, pipeline
 from include.rag.adopt import adopt, read_fields
-from include.rag.plan import document_id
+from include.rag.document import document_id
 from include.rag.search import search
 from include.rag.stores import chunk_schema
 from include.rag.trace import trace

@@ -91,7 +91,7 @@ def cost_section(records: Sequence[Mapping[str, Any]]) -> str:
     )
     parts = [
         table(_HEAD, rows, "figures"),
-        f"<figure>{stages_plot(stages)}</figure>",
+        f"<figure>{stages_plot({one.name: (one.seconds, one.elapsed) for one in stages})}</figure>",
         f"<p><small>{about} {escape(_prices(records))}</small></p>",
     ]
     return "\n".join(parts)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from include.rag.quality import ModeScores, QualityReport
 from include.rag.report.text import measure_name, mode_name
 from include.statistics import Interval
-
-if TYPE_CHECKING:
-    from include.rag.report.cost import StageSum
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 _MARKERS = ("o", "s", "D", "^")
@@ -56,20 +53,20 @@ def forest_plot(differences: Mapping[str, Mapping[str, Interval]], drops: Mappin
     return _svg("differences", draw, rows=len(measures))
 
 
-def stages_plot(stages: Sequence[StageSum]) -> str:
-    """Seconds of each stage: summed over its tasks, and by the clock."""
+def stages_plot(stages: Mapping[str, tuple[float, float]]) -> str:
+    """Seconds of each stage by its name: summed over its tasks, and by the clock."""
 
     def draw(axes: Any) -> None:
         heights = range(len(stages))
-        worked = [stage.seconds for stage in stages]
+        worked, elapsed = zip(*stages.values(), strict=True)
         axes.barh(heights, worked, height=0.62, color="#a6cbe3", label="summed over tasks")
-        axes.barh(heights, [stage.elapsed for stage in stages], height=0.3, color=_COLOURS[0], label="by the clock")
-        longest = max(max(worked), *(stage.elapsed for stage in stages), 0.001)
-        for height, stage in zip(heights, stages, strict=True):
-            end = max(stage.seconds, stage.elapsed)
-            axes.text(end + longest / 100, height, f"{stage.seconds:,.1f} s", va="center", fontsize=9)
+        axes.barh(heights, elapsed, height=0.3, color=_COLOURS[0], label="by the clock")
+        longest = max(*worked, *elapsed, 0.001)
+        for height, (seconds, by_clock) in enumerate(stages.values()):
+            end = max(seconds, by_clock)
+            axes.text(end + longest / 100, height, f"{seconds:,.1f} s", va="center", fontsize=9)
         axes.set_xlim(0, longest * 1.15)
-        axes.set_yticks(heights, [stage.name for stage in stages])
+        axes.set_yticks(heights, list(stages))
         axes.set_xlabel("seconds")
 
     return _svg("stages", draw, rows=len(stages), row_height=0.42)

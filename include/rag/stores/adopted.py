@@ -13,14 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from include.errors import UserError
-from include.rag.plan import document_id
+from include.rag.document import document_id
 from include.rag.stores import Hit, Reader
 
 if TYPE_CHECKING:
     import numpy as np
 
     from include.models.embeddings import Embedder
-    from include.rag.versions import Adopted
 
 _METADATA = {"title": "metadata.title", "path": "metadata.source", "headings": "metadata.headings"}
 FIELDS = {
@@ -33,6 +32,21 @@ READERS = {
     "lancedb": "include.rag.stores.adopted_lance:AdoptedTable",
     "opensearch": "include.rag.stores.adopted_opensearch:AdoptedIndex",
 }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adopted:
+    """Where a version lies that somebody else built; we only read it, and forget it when it is removed."""
+
+    place: str
+    """An index of OpenSearch at the configured server, or the URI of a LanceDB folder and `#` with a table."""
+    fields: dict[str, str]
+    """What text, vector, id, title, path and headings are called there."""
+    source: str | None
+    """URI that the paths belong to, as runs name it; None: documents cannot be compared with those of a run."""
+    rows: int
+    """As counted when it was adopted."""
+    by: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

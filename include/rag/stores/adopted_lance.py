@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from include.errors import UserError
 from include.rag.stores import Hit
-from include.rag.stores.adopted import Mapped, Sampled, text_of
+from include.rag.stores.adopted import Adopted, Mapped, Sampled, text_of
 from include.rag.stores.lance import s3_options
 from include.storage import is_local, local_uri, location
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from include.models.embeddings import Embedder
-    from include.rag.versions import Adopted
 
 
 class AdoptedTable(Mapped):

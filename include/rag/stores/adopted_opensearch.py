@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from include.config import load_settings
 from include.errors import UserError
 from include.rag.stores import Hit
-from include.rag.stores.adopted import Mapped, Sampled, text_of, value_of
+from include.rag.stores.adopted import Adopted, Mapped, Sampled, text_of, value_of
 from include.rag.stores.opensearch_client import AnswerError, Client, Json
 from include.rag.stores.opensearch_document import SEARCH_SECONDS, query_words
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from include.models.embeddings import Embedder
-    from include.rag.versions import Adopted
 
 _AS_COSINE = ("l2", "innerproduct")
 """Similarities that rank as cosine does if all vectors have length 1."""
