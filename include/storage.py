@@ -60,6 +60,14 @@ def s3_endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
+def size_of(path: UPath) -> int | None:
+    """Bytes of a file; None if it is not there. Any other error is raised, which UPath.is_file() takes for absence."""
+    try:
+        return int(path.stat().st_size)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def write_bytes(path: UPath, data: bytes) -> None:
     """Write a whole file; a reader sees the old content or the new, never a part. An S3 put is atomic by itself."""
     if not is_local(path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,16 @@ _WIDTH = 118
 def make_catalog() -> dict[str, Any]:
     """The catalog as plain values: images and instance types."""
     from botocore.session import get_session
+    from sagemaker.core.common_utils import volume_size_supported  # type: ignore[import-not-found]
 
     model: Any = get_session().get_service_model("sagemaker")
+    types = {
+        kind: sorted({*model.shape_for(f"{kind.title()}InstanceType").enum, *newer}) for kind, newer in NEWER.items()
+    }
     return {
         "images": {name: describe_image(values) for name, values in IMAGES.items()},
-        "instance_types": {
-            kind: sorted({*model.shape_for(f"{kind.title()}InstanceType").enum, *newer})
-            for kind, newer in NEWER.items()
-        },
+        "instance_types": types,
+        "local_storage": [one for one in sorted({*sum(types.values(), [])}) if not volume_size_supported(one)],
     }
 
 
@@ -99,15 +102,19 @@ def render(catalog: dict[str, Any], sdk: str) -> str:
         lines += [f"      {region}: {registry}" for region, registry in values["registries"].items()]
     lines.append("instance_types:")
     for kind, types in catalog["instance_types"].items():
-        lines.append(f"  {kind}: [")
-        line = "   "
-        for one in types:
-            if len(line) + len(one) + 2 > _WIDTH:
-                lines.append(line)
-                line = "   "
-            line += f" {one},"
-        lines += [line, "  ]"]
+        lines += [f"  {kind}: [", *_wrapped(types), "  ]"]
+    lines += ["local_storage: [", *_wrapped(catalog["local_storage"]), "]"]
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(types: list[str]) -> Iterator[str]:
+    line = "   "
+    for one in types:
+        if len(line) + len(one) + 2 > _WIDTH:
+            yield line
+            line = "   "
+        line += f" {one},"
+    yield line
 
 
 def main() -> int:

@@ -33,8 +33,8 @@ PARAMS = {
 def sweep_jobs(*, params: dict | None = None, ti=None) -> list[str]:
     """Stop the jobs that nobody waits for; their names, with the reason of each."""
     from include.config import load_settings
-    from include.jobs.base import default_backend, open_backend
-    from include.jobs.sweep import sweep
+    from include.jobs.spec import deployment_id
+    from include.jobs.sweep import backends, sweep
 
     def task_state(dag_id: str, run_id: str, task_id: str, map_index: int) -> str | None:
         states = ti.get_task_states(dag_id=dag_id, run_ids=[run_id], task_ids=[task_id], map_index=map_index)
@@ -42,7 +42,9 @@ def sweep_jobs(*, params: dict | None = None, ti=None) -> list[str]:
         return next(iter(of_run.values())) or "cleared" if of_run else None
 
     settings = load_settings()
-    left = sweep(open_backend(default_backend(settings), settings), task_state, dry_run=params["dry_run"])
+    deployment = deployment_id(settings.root)
+    found = [sweep(one, deployment, task_state, dry_run=params["dry_run"]) for one in backends(settings)]
+    left = [job for of_backend in found for job in of_backend]
     return [f"{job.name}: {job.reason}" for job in left[:20]]
 
 
@@ -50,6 +52,7 @@ def sweep_jobs(*, params: dict | None = None, ti=None) -> list[str]:
     schedule="*/10 * * * *",
     catchup=False,
     max_active_runs=1,
+    is_paused_upon_creation=False,  # a net that nobody has to hang up
     default_args=default_args(),
     params=PARAMS,
     tags=["operations"],

@@ -34,6 +34,8 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
         self._saved_at = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
+        self._next = 1 + max(map(_saved, folder.glob("step-*")), default=0)
+        """The number of the next one, over all generations."""
         for left in folder.glob(f"{PARTIAL}*"):  # of a generation that was killed while it saved
             shutil.rmtree(left)
 
@@ -49,7 +51,7 @@ class Checkpoints:
         partial.mkdir()
         try:
             yield partial
-            record = {"schema_version": 1, "step": step, "files": list_files(partial)}
+            record = {"schema_version": 1, "step": step, "saved": self._next, "files": list_files(partial)}
             write_json(partial / RECORD, record)
             target = self.folder / f"step-{step:012d}"
             if target.exists():  # the same step, found corrupt at the start
@@ -59,20 +61,23 @@ class Checkpoints:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         self._saved_at = time.monotonic()
-        for old in self._steps()[self.keep :]:
+        self._next += 1
+        for old in self._newest_first()[self.keep :]:
             shutil.rmtree(old)
 
     def last(self) -> tuple[int, Path] | None:
-        """Step and folder of the newest whole checkpoint; None if there is none to go on from."""
-        for folder in self._steps():
+        """Step and folder of the newest whole checkpoint; None if there is none to go on from. Others are removed."""
+        for folder in self._newest_first():
             fault = _fault(folder)
             if not fault:
                 return int(folder.name.removeprefix("step-")), folder
             log.warning("checkpoint %s is left out: %s", folder.name, fault)
+            shutil.rmtree(folder)  # else it would count among those that are kept
         return None
 
-    def _steps(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"), reverse=True)
+    def _newest_first(self) -> list[Path]:
+        """By when they were saved: a script that began anew saves steps below those that are there."""
+        return sorted(self.folder.glob("step-*"), key=_saved, reverse=True)
 
 
 def list_files(folder: Path) -> list[dict[str, Any]]:
@@ -114,6 +119,14 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _saved(folder: Path) -> int:
+    """The how manieth a checkpoint is; 0 if it does not tell, so that it goes first."""
+    try:
+        return int(json.loads((folder / RECORD).read_bytes())["saved"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _fault(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from include.jobs.output import JobOutput, known_output, publish, read_manifest
 from include.jobs.source import read_source
 from include.jobs.spec import JobSpec, Named, name_spec
 from include.jobs.states import ERRORS, JobExistsError, OutputError, Status
-from include.storage import digest, location, read_json, write_json
+from include.storage import digest, location, read_json, size_of, write_json
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,18 @@ def named_spec(spec: JobSpec) -> Named:
     return name_spec(spec, read_source(spec.script))
 
 
-def ensure(backend: Backend, named: Named, *, root: str, owner: str) -> Held:
+def ensure(
+    backend: Backend,
+    named: Named,
+    *,
+    root: str,
+    owner: str,
+    on_submit: Callable[[str], object] = lambda name: None,
+) -> Held:
     """The output that is there; else the job that makes it: one that runs, one that has ended well, or a new one.
 
-    At most one job is started. A generation that ended badly is never looked at again: its name is spent.
+    At most one job is started; on_submit is told its name before. A generation that ended badly is never looked at
+    again: its name is spent.
     """
     kind = named.spec.kind
     _stop_outdated(backend, named, root)
@@ -54,6 +63,7 @@ def ensure(backend: Backend, named: Named, *, root: str, owner: str) -> Held:
         status = backend.describe(kind, name)
         if status is None:
             try:
+                on_submit(name)
                 backend.submit(named, name, owner)
                 log.info("started %s (%s)", name, backend.name)
                 return Held(named=named, name=name)
@@ -142,7 +152,8 @@ def _stop_outdated(backend: Backend, named: Named, root: str) -> None:
     """
     file = _task_file(root, named.spec)
     mine = {"backend": backend.name, "kind": named.spec.kind, "job": f"{named.spec.name}-{named.job_digest}"}
-    before: dict[str, Any] = read_json(file) if file.exists() else mine
+    is_noted = size_of(file) is not None
+    before: dict[str, Any] = read_json(file) if is_noted else mine
     if before != mine and before["backend"] == backend.name:
         for generation in range(1, GENERATIONS + 1):
             name = f"{before['job']}-g{generation}"
@@ -152,7 +163,7 @@ def _stop_outdated(backend: Backend, named: Named, root: str) -> None:
             if not status.is_over:
                 log.warning("%s was started from other inputs than the task has now: it is stopped", name)
                 backend.stop(before["kind"], name)
-    if not file.exists() or before != mine:
+    if not is_noted or before != mine:
         write_json(file, mine)
 
 

@@ -137,7 +137,8 @@ class Job:
         if (self.model_dir / name).exists():
             raise FileExistsError(f"the script wrote {name}, which is the harness's: choose another name")
         files = list_files(self.model_dir)
-        write_json(self.model_dir / name, {"schema_version": 1, "files": files, "metrics": finite(dict(metrics))})
+        manifest = {"schema_version": 1, "hosts": len(self.hosts), "files": files, "metrics": finite(dict(metrics))}
+        write_json(self.model_dir / name, manifest)
 
     def _folder(self, variable: str, default: str) -> Path:
         folder = Path(self._environment.get(variable, self._root / default))

@@ -45,6 +45,8 @@ class Catalog(BaseModel):
     images: dict[str, Image]
     instance_types: dict[str, tuple[str, ...]]
     """Those that exist, for each kind of job; not each of them in each region."""
+    local_storage: tuple[str, ...]
+    """Those with disks of their own: no volume is attached to them, so it can have neither a size nor a key."""
 
     def uri(self, name: str, region: str, worker_image: str | None = None) -> str:
         """The address of an image in a region; UserError if the name or the region has none.

@@ -317,6 +317,7 @@ def _status(folder: Path, name: str) -> Status:
         message=told["message"],
         started_at=datetime.fromisoformat(started["started_at"]) if started else None,
         ended_at=datetime.fromisoformat(ended_at) if found else None,
+        stop_asked_at=datetime.fromtimestamp(_changed(folder / "stop"), UTC) if is_stopping else None,
         billed_s=told.get("billed_s", round(lasted_s, 3)),
         output_uri=local_uri(folder / "output"),
         progress=_json(folder / "progress.json"),

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from include.config import Settings, load_settings
+from include.errors import PermanentError, UserError
 from include.jobs.base import Backend, default_backend, open_backend
 from include.jobs.ensure import ensure, named_spec, result, stop_if_owned, usage
 from include.jobs.output import JobOutput
 from include.jobs.progress import progress_line, read_progress
-from include.jobs.spec import Named, read_spec
+from include.jobs.spec import Named, deployment_id, read_spec
 from include.jobs.states import ERRORS, Status
 from include.models.metering import Caller, Meter
 
@@ -64,6 +65,7 @@ class JobOperator(BaseOperator):
         self.deferrable = deferrable
         self._held: _Held | None = None
         self._is_killed = False
+        self._log_fault = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start, attach to, or take the job; wait for it as long as a slot may be held."""
@@ -71,6 +73,7 @@ class JobOperator(BaseOperator):
         place = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
         settings = load_settings()
         defaults = {"tenant": settings.tenant, "use_case": settings.use_case}
+        place["deployment"] = deployment_id(settings.root)
         named = named_spec(read_spec({**defaults, **self.spec, **place}))
         limit = self.execution_timeout.total_seconds() if self.execution_timeout else float("inf")
         deadline = time.time() + min(limit, named.spec.max_runtime_s + STARTING_S)
@@ -83,8 +86,8 @@ class JobOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Stop the job; called within a signal's handler, so by a thread with clients of its own."""
-        self._is_killed = True
-        if self._held is None:  # it is being started just now: _judge() looks at what stands here
+        self._is_killed = True  # of a job that is being started just now: _judge() looks at it
+        if self._held is None:
             return
         thread = threading.Thread(target=_stop, args=(load_settings(), self._held))
         thread.start()
@@ -93,17 +96,18 @@ class JobOperator(BaseOperator):
     def _ensure(self, context: Context, settings: Settings, named: Named, deadline: float) -> dict[str, Any]:
         backend = open_backend(self.backend or default_backend(settings), settings)
         owner = str(context["ti"].id)
-        found = ensure(backend, named, root=settings.root, owner=owner)
+
+        def hold(name: str, taken: str = "") -> _Held:
+            ours_from = time.time() + TAKEN_OVER_S[taken]
+            self._held = _Held(
+                named=named, name=name, backend=backend.name, owner=owner, deadline=deadline, ours_from=ours_from
+            )
+            return self._held
+
+        found = ensure(backend, named, root=settings.root, owner=owner, on_submit=hold)
         if found.output:
             return _told(found.output)
-        held = _Held(
-            named=named,
-            name=found.name,
-            backend=backend.name,
-            owner=owner,
-            deadline=deadline,
-            ours_from=time.time() + TAKEN_OVER_S[found.taken],
-        )
+        held = hold(found.name, found.taken)
         _, place = backend.watch(named.spec.kind, found.name)
         value = {"backend": backend.name, "kind": named.spec.kind, "name": found.name, **place}
         context["ti"].xcom_push(XCOM_KEY, value)
@@ -115,7 +119,11 @@ class JobOperator(BaseOperator):
         if self._is_killed:
             _stop(settings, held)
         backend = open_backend(held.backend, settings)
-        status = self._watch(backend, held, settings, until=min(held.deadline, time.time() + inline_s))
+        try:
+            status = self._watch(backend, held, settings, until=min(held.deadline, time.time() + inline_s))
+        except (UserError, PermanentError, PermissionError):  # not retried: nobody would wait for the job any more
+            self._try_to_stop(settings, held)
+            raise
         if status is not None and not status.is_over:
             if time.time() < held.deadline:
                 return self._defer(backend, held)
@@ -123,8 +131,16 @@ class JobOperator(BaseOperator):
             raise ERRORS["timed_out"](f"{held.name}: its time was up (max_runtime_s or execution_timeout)")
         if status is not None and not self._is_killed and _was_meant_for_another(status, held):
             self.log.warning("%s was stopped by the clean-up of an earlier attempt: the next one runs", held.name)
-            return self._ensure(context, settings, held.named, held.deadline)
+            self._held = None
+            return self._ensure(context, settings, named_spec(held.named.spec), held.deadline)
         return self._finish(backend, held, status, settings)
+
+    def _try_to_stop(self, settings: Settings, held: _Held) -> None:
+        """Stop it while another error is on its way."""
+        try:
+            _stop(settings, held)
+        except Exception:
+            self.log.exception("%s could not be stopped: the DAG janitor tries again", held.name)
 
     def _watch(self, backend: Backend, held: _Held, settings: Settings, until: float) -> Status | None:
         """Show log and progress until the job is over or the time is up; the last status."""
@@ -142,10 +158,18 @@ class JobOperator(BaseOperator):
             time.sleep(max(0.0, min(wait_s, until - time.time())))
 
     def _show_log(self, backend: Backend, held: _Held, parts: int) -> dict[str, Any] | None:
-        """Show new lines of the job's log; the last progress among them."""
+        """Show new lines of the job's log; the last progress among them. A log that is out of reach fails nothing."""
         progress = None
         for _ in range(parts):
-            lines, held.log_place = backend.log(held.named.spec.kind, held.name, held.log_place)
+            try:
+                lines, held.log_place = backend.log(held.named.spec.kind, held.name, held.log_place)
+            except Exception as error:
+                if held.log_place is not None:  # a place in it expires after a day: the next look begins anew
+                    held.log_place = None
+                if str(error) != self._log_fault:
+                    self._log_fault = str(error)
+                    self.log.warning("the log of %s cannot be read: %s", held.name, error)
+                break
             for line in lines:
                 if (found := read_progress(line)) is not None:
                     progress = found
@@ -214,8 +238,8 @@ def _stop(settings: Settings, held: _Held) -> None:
 
 def _was_meant_for_another(status: Status, held: _Held) -> bool:
     """Whether the job was stopped too early for the stop to be meant for this attempt."""
-    ended = status.ended_at or datetime.now(UTC)
-    return (status.state, status.cause) == ("stopped", "stopped") and ended.timestamp() < held.ours_from
+    asked = status.stop_asked_at or status.ended_at or datetime.now(UTC)
+    return (status.state, status.cause) == ("stopped", "stopped") and asked.timestamp() < held.ours_from
 
 
 def _told(output: JobOutput) -> dict[str, Any]:

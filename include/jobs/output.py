@@ -10,7 +10,7 @@ from upath import UPath
 from include.contracts import Record
 from include.jobs.spec import Named
 from include.jobs.states import OutputError
-from include.storage import location, read_json, read_record, write_record
+from include.storage import location, read_json, read_record, size_of, write_record
 
 MANIFEST = "manifest.json"
 
@@ -32,9 +32,11 @@ class OutputManifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int
+    hosts: int = 1
+    """How many of them wrote a manifest: of each but the first it is manifest-1.json and so on."""
     files: tuple[OutputFile, ...]
     metrics: dict[str, Any]
-    """The figures that the script returned."""
+    """The figures that the script returned; those of the first host."""
 
 
 class JobOutput(Record):
@@ -54,23 +56,32 @@ class JobOutput(Record):
 
 
 def read_manifest(output_uri: str) -> OutputManifest:
-    """The manifest of an output whose files are all there with their sizes; OutputError if it is not whole."""
+    """The manifests of all hosts as one, whose files are all there with their sizes; OutputError if it is not whole."""
     folder = location(output_uri)
-    try:
-        manifest = OutputManifest.model_validate(read_json(folder / MANIFEST))
-    except FileNotFoundError:
-        raise OutputError(f"{output_uri} holds no {MANIFEST}, which a script's harness writes last") from None
-    except (ValueError, ValidationError) as error:
-        raise OutputError(f"{folder / MANIFEST} is not a manifest: {error}") from None
-    if manifest.schema_version != 1:
-        raise OutputError(f"{folder / MANIFEST} has schema_version {manifest.schema_version}, not 1")
+    first = _read(folder / MANIFEST)
+    others = [_read(folder / f"manifest-{number}.json") for number in range(1, first.hosts)]
+    manifest = first.model_copy(update={"files": sum((one.files for one in (first, *others)), ())})
+    paths = [file.path for file in manifest.files]
+    if twice := {path for path in paths if paths.count(path) > 1}:
+        raise OutputError(f"{folder}: several hosts wrote {', '.join(sorted(twice)[:3])}: one replaced the other's")
     for file in manifest.files:
         place = folder / file.path
-        found = place.stat().st_size if place.is_file() else None
-        if found != file.bytes:
+        if (found := size_of(place)) != file.bytes:
             raise OutputError(
                 f"{place}: {'missing' if found is None else f'{found:,} bytes'}, not {file.bytes:,} bytes"
             )
+    return manifest
+
+
+def _read(file: UPath) -> OutputManifest:
+    try:
+        manifest = OutputManifest.model_validate(read_json(file))
+    except FileNotFoundError:
+        raise OutputError(f"{file.parent} holds no {file.name}, which a script's harness writes last") from None
+    except (ValueError, ValidationError) as error:
+        raise OutputError(f"{file} is not a manifest: {error}") from None
+    if manifest.schema_version != 1:
+        raise OutputError(f"{file} has schema_version {manifest.schema_version}, not 1")
     return manifest
 
 
@@ -83,7 +94,7 @@ def note(root: str, named: Named) -> UPath:
 def known_output(root: str, named: Named) -> JobOutput | None:
     """The output of these inputs, if a job made it and it is still whole."""
     file = note(root, named)
-    if not file.exists():
+    if size_of(file) is None:
         return None
     output = read_record(file, JobOutput)
     try:

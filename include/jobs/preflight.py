@@ -254,9 +254,8 @@ def bucket(target: Target) -> Finding:
     name, _, prefix = root.removeprefix("s3://").partition("/")
     s3 = target.clients("s3")
     try:
-        where = s3.get_bucket_location(Bucket=name)["LocationConstraint"]
-        where = {None: "us-east-1", "EU": "eu-west-1"}.get(where, where)  # as the oldest regions are told
-        if where != target.region:
+        where = _region_of(s3, name)
+        if where not in (target.region, ""):
             return Finding(
                 "problem", f"bucket {name} is in {where}, jobs in {target.region}", "use one region for both"
             )
@@ -269,9 +268,24 @@ def bucket(target: Target) -> Finding:
         return Finding(
             "problem",
             f"{root}: {_said(error)}",
-            "create the bucket, or allow s3:GetBucketLocation, Put and DeleteObject",
+            "create the bucket, or allow s3:PutObject and DeleteObject below the root",
+        )
+    if not where:
+        return Finding(
+            "warning", f"{root} can be written; its region: not checked", "allow s3:GetBucketLocation to see it"
         )
     return Finding("ok", f"{root} can be written")
+
+
+def _region_of(s3: Any, bucket: str) -> str:
+    """Where a bucket lies; empty if that may not be asked."""
+    try:
+        where = s3.get_bucket_location(Bucket=bucket)["LocationConstraint"]
+    except Exception as error:
+        if _code(error) in _DENIED:
+            return ""
+        raise
+    return str({None: "us-east-1", "EU": "eu-west-1"}.get(where, where))  # as the oldest regions are told
 
 
 def key(target: Target) -> Finding:

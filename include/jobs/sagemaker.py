@@ -43,6 +43,8 @@ _THROTTLED = (
     "RequestLimitExceeded",
 )
 _FAILED = ("InternalFailure", "InternalServerError", "ServiceUnavailable")
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
+"""Credentials that a role gives anew; a long call may have begun with the old ones."""
 
 
 class _UnknownError(LookupError):
@@ -163,12 +165,14 @@ class SageMakerBackend:
                 "sagemaker_subnets and sagemaker_security_groups belong together: set both, or none of them"
             )
         where, catalog = region(), load_images()
+        instance_type = catalog.instance_type(spec)
         return Place(
             root=settings.root,
             role=settings.sagemaker_role,
             region=where,
             image_uri=catalog.uri(spec.resources.image, where, settings.worker_image),
-            instance_type=catalog.instance_type(spec),
+            instance_type=instance_type,
+            has_volume=instance_type not in catalog.local_storage,
             subnets=subnets,
             security_groups=groups,
             kms_key=settings.sagemaker_kms_key,
@@ -243,7 +247,7 @@ def read_error(answer: Mapping[str, Any], action: str, role: str) -> Exception:
         return ThrottledError(text)
     if code in _DENIED:
         return BadInputError(f"{text} (needs {action}, and iam:PassRole for {role}; storage and key too)")
-    if code in _FAILED or answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) >= 500:
+    if code in (*_FAILED, *_EXPIRED) or answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) >= 500:
         return ConnectionError(text)
     return BadInputError(text)
 
@@ -254,7 +258,9 @@ def read_local_error(error: Exception, action: str) -> Exception:
 
     if isinstance(error, (aws.ReadTimeoutError, aws.ConnectTimeoutError)):
         return TimeoutError(f"{action}: {error}")
-    if isinstance(error, (aws.HTTPClientError, aws.ConnectionError)):
+    # Those of a role come over the network too.
+    of_role = (aws.CredentialRetrievalError, aws.MetadataRetrievalError)
+    if isinstance(error, (aws.HTTPClientError, aws.ConnectionError, *of_role)):
         return ConnectionError(f"{action}: {error}")
     if isinstance(error, (aws.NoCredentialsError, aws.PartialCredentialsError, aws.ProfileNotFound)):
         return UserError(f"{action}: {error}: give AWS credentials as for any AWS tool")

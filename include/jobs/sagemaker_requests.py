@@ -6,10 +6,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from include.errors import UserError
+from include.jobs.images import WORKER
 from include.jobs.source import ENTRY
 from include.jobs.spec import OWNER_TAG, JobSpec, Named, Value
 from include.jobs.states import Cause, State, Status
@@ -35,22 +36,25 @@ _REFUSED_IN_TAGS = re.compile(r"[^\w .:/+\-@]", re.ASCII)
 _STARTING = {"Starting", "Pending", "LaunchingMLInstances", "PreparingTrainingStack", "Downloading"}
 _STARTING |= {"DownloadingTrainingImage", "Interrupted", "Restarting"}
 
-# What a reason says, in the order in which it is asked: the first that matches counts. Where the harness could not
-# write its word, the training toolkit of the images tells the script's exit code; the container's own code, at the end,
-# is then 1 whatever happened.
-_CAUSES: tuple[tuple[str, Cause | None], ...] = (
+_WORDS: dict[str, Cause] = {"BadInput": "bad_input", "OutOfMemory": "out_of_memory", "UserCode": "user_code"}
+_SCRIPT = re.compile(r"AlgorithmError|ExecuteUserScriptError|(BadInput|OutOfMemory|UserCode):")
+"""What a reason begins with that the script's end brought about: all after it may be the script's own text."""
+_HARNESS = re.compile(r"(?:AlgorithmError: )?(BadInput|OutOfMemory|UserCode):")
+"""The word by which the harness tells the class, where it could write it."""
+_TOOLKIT, _CONTAINER = re.compile(r"ExitCode (-?\d+)"), re.compile(r"exit code:? (\d+)\W*$")
+"""Elsewhere the training toolkit of the images tells the script's exit code first; the container's own, at the end, is
+then 1 whatever happened."""
+_EXITS: dict[int, Cause] = {137: "out_of_memory", -9: "out_of_memory", 64: "bad_input"}
+_SERVICE: tuple[tuple[str, Cause], ...] = (
     (r"CapacityError|InsufficientCapacity|ResourceLimitExceeded|Unable to provision requested ML compute", "capacity"),
-    (r"MaxRuntimeExceeded|MaxWaitTimeExceeded", "timed_out"),
-    (r"\b(BadInput|OutOfMemory|UserCode):", None),  # the harness's word
-    (r"ExitCode (137|-9)\b", "out_of_memory"),
-    (r"ExitCode 64\b", "bad_input"),
-    (r"exit code:? 137\b|OutOfMemory|out of memory|instance type with more memory", "out_of_memory"),
-    (r"exit code:? 64\b", "bad_input"),
+    (r"Max(Runtime|WaitTime)Exceeded", "timed_out"),
     (r"InternalServerError|InternalError|ServiceUnavailable", "lost"),
-    (r"AlgorithmError|ExitCode|exit code", "user_code"),
+    (r"ClientError.*(instance type with more memory|out of memory|OutOfMemory)", "out_of_memory"),
     (r"ClientError", "bad_input"),
 )
-_WORDS: dict[str, Cause] = {"BadInput": "bad_input", "OutOfMemory": "out_of_memory", "UserCode": "user_code"}
+"""What the service's own reasons begin with."""
+STOP_GRACE_S = 120
+"""Between a request to stop and SIGKILL, by the service's documents."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +70,8 @@ class Place:
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     kms_key: str | None = None
+    has_volume: bool = True
+    """Whether a volume is attached to the instances; those with disks of their own have none."""
 
     def folder(self, spec: JobSpec, *parts: str) -> str:
         """A folder of the tenant's jobs."""
@@ -79,6 +85,11 @@ def check_limits(spec: JobSpec) -> None:
             raise UserError(f"channel {name}={uri!r}: SageMaker reads s3:// only: copy it below FMOPS_STORAGE_ROOT")
     if len(spec.channels) > MOST_INPUTS[spec.kind]:
         raise UserError(f"{len(spec.channels)} channels: a {spec.kind} job takes {MOST_INPUTS[spec.kind]}: join some")
+    if spec.kind == "training" and spec.resources.image == WORKER:
+        raise UserError(
+            "resources.image='worker': a training job's image needs SageMaker's training toolkit, which it lacks: take "
+            "kind='processing', or one of the catalog's images"
+        )
     if spec.kind == "processing" and "code" in spec.channels:
         raise UserError("channel 'code': a processing job has its source there: choose another name")
     if len(spec.hyperparameters) > MOST_HYPERPARAMETERS:
@@ -211,7 +222,8 @@ def training_status(answer: Mapping[str, Any]) -> Status:
     timed_out = second if second in ("MaxRuntimeExceeded", "MaxWaitTimeExceeded") else ""
     count = answer.get("ResourceConfig", {}).get("InstanceCount", 1)
     started, ended = answer.get("TrainingStartTime"), answer.get("TrainingEndTime")
-    state, cause = _state(answer["TrainingJobStatus"], f"{timed_out} {answer.get('FailureReason', '')}")
+    state, cause = _state(answer["TrainingJobStatus"], timed_out or answer.get("FailureReason", ""))
+    stopping = [one["StartTime"] for one in transitions if one.get("Status") == "Stopping"]
     output = answer["OutputDataConfig"]["S3OutputPath"].rstrip("/")
     return Status(
         name=name,
@@ -220,6 +232,7 @@ def training_status(answer: Mapping[str, Any]) -> Status:
         message=_line(f"{timed_out}: {told}" if timed_out else told),
         started_at=started,
         ended_at=ended if state in ("succeeded", "failed", "stopped") else None,
+        stop_asked_at=stopping[0] if stopping else None,
         billed_s=count * _seconds(answer.get("BillableTimeInSeconds"), started, ended),
         instance_type=answer.get("ResourceConfig", {}).get("InstanceType", ""),
         output_uri=f"{output}/{name}/output/model",
@@ -240,6 +253,8 @@ def processing_status(answer: Mapping[str, Any]) -> Status:
         message=_line(told),
         started_at=started,
         ended_at=ended if state in ("succeeded", "failed", "stopped") else None,
+        # The service does not tell: as early as it may have been.
+        stop_asked_at=ended - timedelta(seconds=STOP_GRACE_S) if ended and state == "stopped" else None,
         billed_s=cluster["InstanceCount"] * _seconds(None, started, ended),
         instance_type=cluster["InstanceType"],
         output_uri=outputs[0].get("S3Output", {}).get("S3Uri", ""),
@@ -248,10 +263,12 @@ def processing_status(answer: Mapping[str, Any]) -> Status:
 
 def cause_of(reason: str) -> Cause:
     """Why a job failed, by the service's words; what nothing matches counts as the script's fault: see its log."""
-    for pattern, cause in _CAUSES:
-        if match := re.search(pattern, reason):
-            return cause or _WORDS[match[1]]
-    return "user_code"
+    if _SCRIPT.match(reason):
+        if word := _HARNESS.match(reason):
+            return _WORDS[word[1]]
+        code = _TOOLKIT.search(reason) or _CONTAINER.search(reason)
+        return _EXITS.get(int(code[1]), "user_code") if code else "user_code"
+    return next((cause for pattern, cause in _SERVICE if re.match(pattern, reason)), "user_code")
 
 
 def _state(status: str, reason: str) -> tuple[State, Cause | None]:
@@ -314,7 +331,7 @@ def _machines(spec: JobSpec, place: Place) -> dict[str, Any]:
         "InstanceType": place.instance_type,
         "InstanceCount": spec.resources.instance_count,
         "VolumeSizeInGB": spec.resources.volume_gb,
-        **_key("VolumeKmsKeyId", place),
+        **(_key("VolumeKmsKeyId", place) if place.has_volume else {}),
     }
 
 

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from include.errors import UserError
 from include.jobs.source import Source
 from include.names import NAME
-from include.storage import digest, location, read_json
+from include.storage import digest, location, read_json, size_of
 
 JOB_NAME = r"^[a-z0-9](-?[a-z0-9]){0,23}$"
 """Of a spec: SageMaker takes no underscore, and the digest and the generation need the rest of its 63 characters."""
+DEPLOYMENT_TAG = "fmops:deployment"
 OWNER_TAG = "fmops:owner"
 """Of a job: the id of the task attempt whose it is."""
 CHANNEL = r"^[a-z][a-z0-9_]{0,31}$"
@@ -69,6 +70,8 @@ class JobSpec(BaseModel):
     run_id: str
     task_id: str
     map_index: int = -1
+    deployment: str = ""
+    """Which of several installations it is for, see deployment_id(): two of them run the same DAGs in one account."""
     force: bool = False
     """Run it although its output is there already."""
 
@@ -76,6 +79,7 @@ class JobSpec(BaseModel):
     def tags(self) -> dict[str, str]:
         """Who it is for, so that cost can be split and a lost job be found."""
         return {
+            DEPLOYMENT_TAG: self.deployment,
             "fmops:tenant": self.tenant,
             "fmops:use-case": self.use_case,
             "fmops:dag": self.dag_id,
@@ -120,6 +124,11 @@ _HINTS = {
 }
 
 
+def deployment_id(root: str) -> str:
+    """What tells an installation from others: where it keeps its data."""
+    return digest(root.rstrip("/"))[:12]
+
+
 def name_spec(spec: JobSpec, source: Source) -> Named:
     """Its digests; UserError if a channel or the script is missing, or a name is none.
 
@@ -134,10 +143,10 @@ def name_spec(spec: JobSpec, source: Source) -> Named:
         *(state for name in sorted(spec.channels) for state in channel_state(name, spec.channels[name])),
         *(f"{name}={value!r}" for name, value in sorted(spec.hyperparameters.items())),
     )[:32]
-    task = (spec.tenant, spec.dag_id, spec.run_id, spec.task_id, str(spec.map_index), str(spec.max_runtime_s))
-    return Named(
-        spec=spec, inputs_digest=inputs, job_digest=digest(inputs, *task, spec.resources.model_dump_json())[:16]
-    )
+    task = (spec.deployment, spec.tenant, spec.dag_id, spec.run_id, spec.task_id)
+    numbers = (str(spec.map_index), str(spec.max_runtime_s))
+    job = digest(inputs, *task, *numbers, spec.resources.model_dump_json())[:16]
+    return Named(spec=spec, inputs_digest=inputs, job_digest=job)
 
 
 def check(spec: JobSpec) -> None:
@@ -163,16 +172,12 @@ def channel_state(name: str, uri: str) -> Iterator[str]:
     """What tells whether a channel's content changed; UserError if there is nothing."""
     folder = location(uri)
     manifest = folder / "manifest.json"
-    if manifest.exists():
+    if size_of(manifest) is not None:
         yield digest(repr(sorted(read_json(manifest).items())))
         return
-    found = False
-    if folder.is_dir():
-        for file in sorted(folder.rglob("*"), key=str):
-            if file.is_file():
-                found = True
-                stat = file.stat()
-                stamp = getattr(stat, "st_mtime_ns", None) or stat.st_mtime
-                yield f"{file.relative_to(folder)} {stat.st_size} {stamp}"
-    if not found:
+    files = folder.fs.find(folder.path, detail=True)  # one listing: no call for each file
+    for path, about in sorted(files.items()):
+        stamp = about.get("ETag") or about.get("mtime") or about.get("LastModified") or about.get("created")
+        yield f"{path.removeprefix(folder.path)} {about['size']} {stamp}"
+    if not files:
         raise UserError(f"channel {name}={uri!r} holds no file: write what the job reads there first")

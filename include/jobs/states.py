@@ -36,6 +36,8 @@ class Status:
     """One line: the service's reason, or the last line of the script's error."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    stop_asked_at: datetime | None = None
+    """Of one that was stopped: when, or as early as it may have been."""
     billed_s: float = 0.0
     """Instance seconds; of a spot job those that are paid for."""
     instance_type: str = ""

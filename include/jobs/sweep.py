@@ -9,8 +9,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from include.jobs.base import Backend
-from include.jobs.spec import OWNER_TAG
+from include.config import Settings
+from include.jobs.base import Backend, default_backend, open_backend
+from include.jobs.spec import DEPLOYMENT_TAG, OWNER_TAG
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +34,23 @@ class Left:
     reason: str
 
 
-def sweep(backend: Backend, task_state: TaskState, *, dry_run: bool = False) -> list[Left]:
-    """Stop each of our active jobs whose task is over or gone, and tell which; with dry_run, only tell.
+def backends(settings: Settings) -> list[Backend]:
+    """Those that this deployment can have jobs on: the default one, and each other that its settings suffice for."""
+    names = {default_backend(settings): None}
+    if settings.job_folder or settings.root.startswith("file://"):
+        names["local"] = None
+    if settings.sagemaker_role:
+        names["sagemaker"] = None
+    return [open_backend(name, settings) for name in names]
+
+
+def sweep(backend: Backend, deployment: str, task_state: TaskState, *, dry_run: bool = False) -> list[Left]:
+    """Stop each active job of this deployment whose task is over or gone, and tell which; with dry_run, only tell.
 
     A job whose tags do not tell its task is left alone, as is one that another attempt takes over meanwhile.
     """
     found = []
-    for kind, name, tags in list(backend.find({})):
+    for kind, name, tags in list(backend.find({DEPLOYMENT_TAG: deployment})):
         reason = _reason(tags, task_state)
         if reason is None:
             log.info("%s: its task waits for it", name)

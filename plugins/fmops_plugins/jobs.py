@@ -84,9 +84,6 @@ class JobTrigger(BaseTrigger):
         if is_deferred:
             self.log.info("%s is waited for by another triggerer: left alone", self.name)
             return
-        if (await self._look())[0]:
-            self.log.info("%s is over", self.name)
-            return
         owner = await self._owner()
         if owner != self.owner:
             self.log.info("%s belongs to another attempt by now: left alone", self.name)
@@ -215,13 +212,22 @@ class SageMakerTrigger(JobTrigger):
         return _line(progress) if isinstance(progress, dict) else ""
 
     async def _owner(self) -> str | None:
-        if not self._arn:
-            await self._describe()
-        tags = (await self._call("list_tags", ResourceArn=self._arn))["Tags"]
+        if not self._arn and (await self._look())[0]:
+            return None
+        await _KILL_PACE.wait()
+        tags = (await self._ask("sagemaker", "list_tags", {"ResourceArn": self._arn}))["Tags"]
         return next((str(tag["Value"]) for tag in tags if tag["Key"] == "fmops:owner"), None)
 
     async def _stop(self) -> None:
-        await self._call(f"stop_{self._kind}_job", **self._job)
+        from botocore.exceptions import ClientError
+
+        await _KILL_PACE.wait()
+        try:
+            await self._ask("sagemaker", f"stop_{self._kind}_job", self._job)
+        except ClientError as error:
+            if error.response["Error"].get("Code") != "ValidationException":
+                raise
+            self.log.info("%s is over: %s", self.name, error)  # the only reason why the service refuses to stop a job
 
     @property
     def _job(self) -> dict[str, str]:
@@ -262,6 +268,8 @@ class _Pace:
 
 _PACE = _Pace(per_second=5)
 _LOGS_PACE = _Pace(per_second=5)
+_KILL_PACE = _Pace(per_second=20)
+"""Of its own: Airflow gives a kill half a minute, and hundreds of tasks may be killed at once."""
 _CLIENTS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None], asyncio.Task[Any]]]
 _CLIENTS = WeakKeyDictionary()
 """Of each event loop, of which a triggerer has one: a client takes a tenth of a second to make, and megabytes."""

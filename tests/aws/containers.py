@@ -187,10 +187,9 @@ class Container:
                 os.killpg(self._process.pid, number)
 
     def end(self, grace_s: float) -> None:
-        """Ask it to end, make it after a while; returns when it is over."""
+        """Make one that was asked to end do so after a while; returns when it is over."""
         if self._process is None:
             return
-        self.signal(signal.SIGTERM)
         if not self._over.wait(grace_s):
             self.signal(signal.SIGKILL)
             self._over.wait()
@@ -211,12 +210,14 @@ class Container:
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        rest = b""
+        rest, is_cut = b"", False
         with process.stdout as stream:
             while chunk := os.read(stream.fileno(), 65_536):
                 *lines, rest = (rest + chunk).split(b"\n")
+                if is_cut and lines:
+                    lines, is_cut = lines[not lines[0] :], False  # its end may be all that was left of a long line
                 if len(rest) > LINE_BYTES:
-                    lines, rest = [*lines, rest], b""
+                    lines, rest, is_cut = [*lines, rest], b"", True
                 self._tell(lines)
         self._tell([rest] if rest else [])
 

@@ -255,6 +255,9 @@ def save(kept: Checkpoints, step: int) -> Path:
     return kept.folder / f"step-{step:012d}"
 
 
+LEFT_OUT = "checkpoint step-000000000002 is left out"
+
+
 def test_the_last_checkpoint_is_found_and_old_ones_go(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path / "k", keep=2)
     assert kept.last() is None
@@ -277,27 +280,52 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("spoil", "said"),
     [
-        lambda folder: (folder / "state").write_text("3"),
-        lambda folder: (folder / "state").write_text("longer"),
-        lambda folder: (folder / "state").unlink(),
-        lambda folder: (folder / RECORD).write_text("{"),
-        lambda folder: (folder / RECORD).write_text("[]"),
-        lambda folder: (folder / RECORD).unlink(),
+        (lambda folder: (folder / "state").write_text("3"), LEFT_OUT),
+        (lambda folder: (folder / "state").write_text("longer"), LEFT_OUT),
+        (lambda folder: (folder / "state").unlink(), LEFT_OUT),
+        # Nobody knows when it was saved: one that is whole goes before it.
+        (lambda folder: (folder / RECORD).write_text("{"), ""),
+        (lambda folder: (folder / RECORD).write_text("[]"), ""),
+        (lambda folder: (folder / RECORD).unlink(), ""),
     ],
 )
 def test_a_checkpoint_that_is_not_what_was_written_is_left_out(
-    tmp_path: Path, spoil: Callable[[Path], Any], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, spoil: Callable[[Path], Any], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = Checkpoints(tmp_path)
     save(kept, 1)
     spoil(save(kept, 2))
     with caplog.at_level(logging.WARNING):
         assert (kept.last() or (0,))[0] == 1
-    assert "checkpoint step-000000000002 is left out" in caplog.text
+    assert said in caplog.text
     save(kept, 2)
     assert (kept.last() or (0,))[0] == 2
+
+
+def test_a_script_that_began_anew_keeps_what_it_saves(tmp_path: Path) -> None:
+    """Its steps are below those of the checkpoints that it found, whole or not."""
+    before = Checkpoints(tmp_path)
+    for step in (300, 400):
+        save(before, step)
+    after = Checkpoints(tmp_path)
+    save(after, 100)
+    assert (after.last() or (0,))[0] == 100
+    save(after, 150)
+    assert (Checkpoints(tmp_path).last() or (0,))[0] == 150
+    assert sorted(int(path.name[5:]) for path in tmp_path.iterdir()) == [100, 150]
+
+
+def test_corrupt_checkpoints_do_not_push_out_good_ones(tmp_path: Path) -> None:
+    before = Checkpoints(tmp_path)
+    for step in (300, 400):
+        (save(before, step) / "state").write_text("torn")
+    after = Checkpoints(tmp_path)
+    assert after.last() is None
+    for step in (100, 150):
+        save(after, step)
+    assert (Checkpoints(tmp_path).last() or (0,))[0] == 150
 
 
 def test_a_checkpoint_is_due_when_its_time_has_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import threading
 import time
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +14,9 @@ from fmops_plugins import jobs as triggers
 
 from include.errors import UserError
 from include.jobs import ensure as ensuring
-from include.jobs import operator as operating
 from include.jobs.base import open_backend
 from include.jobs.sagemaker import SageMakerBackend
-from include.jobs.states import LostError, StoppedError
+from include.jobs.states import StoppedError
 from include.storage import location
 from tests.jobs.trials import trials, until
 from tests.jobs.worlds import (
@@ -29,7 +26,6 @@ from tests.jobs.worlds import (
     World,
     attempts,
     local_world,
-    run_async,
     sagemaker_world,
     small_disk,
     world,
@@ -115,8 +111,9 @@ def test_log_and_progress_are_shown_once(world: Any, capsys: pytest.CaptureFixtu
 
 
 def test_usage_is_one_event_however_often_the_end_is_looked_at(world: Any) -> None:
+    world.start_slowly()
     attempt = world.attempt()
-    attempt.run()
+    assert attempt.run() is None
     world.until_state(attempt.job, "succeeded")
     attempt.resume()
     attempt.resume()
@@ -139,74 +136,13 @@ def test_a_job_that_failed_is_metered_too(world: Any) -> None:
 
 
 def test_a_finished_output_is_not_computed_again_by_another_run(world: Any) -> None:
-    first = world.attempt()
-    first.run()
-    world.until_state(first.job, "succeeded")
-    done = first.resume()
+    done = world.finish(world.attempt())
     world.run_id = "another-run"
     second = world.attempt()
     assert second.run() == done, "another run, the same inputs"
     assert world.made() == 1 and not second.xcoms
-    forced = world.attempt(force=True)
-    assert forced.run() is None and world.made() == 2
-
-
-def test_a_kill_stops_a_job_that_is_waited_for_in_the_slot(world: Any, inline: None) -> None:
-    attempt = world.attempt(**HOLD)
-    thread, raised = in_thread(attempt)
-    until(lambda: attempt.xcoms)
-    world.at_hold(attempt.job)
-    attempt.operator.on_kill()
-    thread.join(30)
-    assert isinstance(raised[0], StoppedError)
-    assert not world.active()
-    until(lambda: not world.processes())
-
-
-def test_a_kill_while_the_job_is_being_started_stops_it(
-    world: Any, inline: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attempt = world.attempt(**HOLD)
-    real = operating.ensure
-
-    def killed(*args: Any, **kwargs: Any) -> Any:
-        attempt.operator.on_kill()
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(operating, "ensure", killed)
-    with pytest.raises(StoppedError):
-        attempt.run()
-    assert world.made() == 1 and not world.active()
-
-
-def test_a_kill_of_an_older_attempt_that_comes_late_costs_one_generation(world: Any) -> None:
-    """Clearing a task and its trigger's clean-up are not ordered: the stop hits the job just after it changed hands."""
-    first = world.attempt(**HOLD)
-    first.run()
-    world.at_hold(first.job)
-    second = world.again(first.operator.spec)
-    assert second.run() is None and second.job == first.job
-    world.backend.stop("training", first.job)  # the older attempt had asked for the owner before it changed
-    world.until_state(first.job, "stopped")
-    assert second.wait() is None
-    assert second.job != first.job and world.made() == 2
-    world.until_state(second.job, "succeeded")
-    done = second.resume()
-    assert done is not None and done["metrics"]["total"] == 10
-
-
-def test_a_stop_that_comes_later_is_a_persons(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(operating.TAKEN_OVER_S, "active", 0.0)
-    first = world.attempt(**HOLD)
-    first.run()
-    world.at_hold(first.job)
-    second = world.again(first.operator.spec)
-    second.run()
-    world.backend.stop("training", first.job)
-    world.until_state(first.job, "stopped")
-    with pytest.raises(StoppedError, match="Clear the task"):
-        second.resume()
-    assert world.made() == 1
+    world.finish(world.attempt(force=True))
+    assert world.made() == 2
 
 
 def test_a_next_generation_goes_on_from_the_checkpoint(world: Any) -> None:
@@ -219,59 +155,9 @@ def test_a_next_generation_goes_on_from_the_checkpoint(world: Any) -> None:
     first.kill()
     world.until_state(first.job, "stopped")
     second = world.again(first.operator.spec)
-    assert second.run() is None and second.job != first.job
-    world.until_state(second.job, "succeeded")
-    done = second.resume()
-    assert done is not None and done["metrics"] == {"total": 10, "begun_at": 2, "nothing": None}
-
-
-def test_a_trigger_that_moves_to_another_triggerer_stops_nothing(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def deferred(_: Any) -> str:
-        return "deferred"
-
-    attempt = world.attempt(**HOLD)
-    attempt.run()
-    world.at_hold(attempt.job)
-    monkeypatch.setattr(triggers, "task_state", deferred)
-    attempt.kill()
-    assert world.state(attempt.job) == "running"
-
-
-def test_a_kill_whose_task_cannot_be_asked_for_stops_the_job(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def unknown(_: Any) -> str:
-        raise RuntimeError("no answer")
-
-    attempt = world.attempt(**HOLD)
-    attempt.run()
-    world.at_hold(attempt.job)
-    monkeypatch.setattr(triggers, "task_state", unknown)
-    attempt.kill()
-    world.until_state(attempt.job, "stopped")
-
-
-def test_two_attempts_at_once_start_one_job(world: Any) -> None:
-    both = [world.attempt(**HOLD) for _ in range(2)]
-    threads = [in_thread(attempt) for attempt in both]
-    for thread, raised in threads:
-        thread.join(30)
-        assert not raised
-    assert both[0].job == both[1].job
-    assert world.made() == 1 and len(world.active()) == 1
-
-
-def test_a_job_of_other_inputs_is_stopped_before_the_next(world: Any) -> None:
-    """The code or the data changed between two attempts of a task: it would have another name, and run beside it."""
-    first = world.attempt(**HOLD)
-    first.run()
-    world.at_hold(first.job)
-    second = world.attempt(parameters={"steps": 2})
-    assert second.run() is None
-    assert second.job.rpartition("-g")[0] != first.job.rpartition("-g")[0]
-    world.until_state(first.job, "stopped")
-    world.until_state(second.job, "succeeded")
-    assert second.resume()["metrics"]["total"] == 3
-    third = world.attempt(parameters={"steps": 2})
-    assert third.run() is not None and world.made() == 2, "the same inputs stop nothing"
+    done = world.finish(second)
+    assert second.job != first.job
+    assert done["metrics"] == {"total": 10, "begun_at": 2, "nothing": None}
 
 
 def test_the_execution_timeout_ends_a_job_that_is_waited_for_without_a_slot(world: Any) -> None:
@@ -361,64 +247,6 @@ def test_after_many_generations_somebody_has_to_look(local_world: LocalWorld, mo
         local_world.until_state(attempt.job, "failed")
     with pytest.raises(Exception, match=r"-g1 and 1 generations after it ended badly"):
         local_world.attempt("fail").run()
-
-
-def test_a_service_that_does_not_answer_is_an_error_that_is_tried_again(
-    sagemaker_world: AwsWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    attempt = sagemaker_world.attempt(**HOLD)
-    attempt.run()
-    sagemaker_world.aws.plan("down", operation="DescribeTrainingJob", times=None)
-    monkeypatch.setattr(triggers, "FAILURES", 1)
-    event = attempt.fire()
-    assert event["why"] == "unreachable" and event["message"]
-    with pytest.raises(ConnectionError):
-        attempt.resume(event)
-
-
-def test_an_answer_lost_after_the_job_was_created_costs_no_second_one(sagemaker_world: AwsWorld) -> None:
-    sagemaker_world.aws.plan("lost", operation="CreateTrainingJob")
-    attempt = sagemaker_world.attempt(**HOLD)
-    attempt.run()
-    assert sagemaker_world.made() == 1 and sagemaker_world.active() == [attempt.job]
-
-
-def test_the_progress_of_a_job_on_sagemaker_is_read_from_its_log(
-    sagemaker_world: AwsWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(triggers, "PROGRESS_S", 0.0)
-    attempt = sagemaker_world.attempt(parameters={"hold_at": 2})
-    attempt.run()
-    sagemaker_world.at_hold(attempt.job)
-    looked = run_async(attempt.trigger()._look())
-    assert looked[0] is False and re.fullmatch(r"step \d of 4, total \d+(, \d+ s left)?", looked[1])
-
-
-def test_a_full_disk_ends_a_job_with_its_reason(local_world: LocalWorld, small_disk: Path) -> None:
-    attempt = local_world.attempt("fill")
-    attempt.run()
-    status = local_world.until_state(attempt.job, "failed")
-    assert status.cause == "user_code"
-    with pytest.raises(Exception, match="No space left on device|the disk is full"):
-        attempt.resume()
-    until(lambda: not local_world.processes())
-
-
-def test_a_job_whose_supervisor_dies_is_lost_and_the_next_one_goes_on(local_world: LocalWorld) -> None:
-    first = local_world.attempt(parameters={"hold_at": 2})
-    first.run()
-    local_world.at_hold(first.job)
-    local_world.trials.supervisor(first.job).kill()
-    assert first.fire()["why"] == "over"
-    with pytest.raises(LostError, match="supervisor"):
-        first.resume()
-    until(lambda: not local_world.processes())
-    second = local_world.again(first.operator.spec)
-    assert second.run() is None
-    local_world.until_state(second.job, "succeeded")
-    done = second.resume()
-    assert done is not None and done["metrics"]["begun_at"] == 2
 
 
 def test_backends_are_opened_by_name(world: World) -> None:

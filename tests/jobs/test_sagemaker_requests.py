@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore import exceptions as botocore
 from botocore.session import get_session
 from botocore.validate import ParamValidator
 from hypothesis import given
@@ -17,23 +16,19 @@ from hypothesis import strategies as st
 
 from include.errors import UserError
 from include.jobs.harness import Job
-from include.jobs.sagemaker import read_error, read_local_error
+from include.jobs.images import load_images
 from include.jobs.sagemaker_requests import (
     LONGEST_VARIABLE,
     Place,
-    cause_of,
     check_limits,
     longest_s,
     processing_request,
-    processing_status,
     read_tag,
     tag_value,
     tags,
     training_request,
-    training_status,
 )
 from include.jobs.spec import JobSpec, Named
-from include.jobs.states import BadInputError, CapacityError, JobExistsError, ThrottledError
 
 PLACE = Place(
     root="s3://bucket/root",
@@ -52,8 +47,6 @@ SAFE = Place(
     security_groups=("sg-1",),
     kms_key="arn:aws:kms:eu-central-1:123456789012:key/k",
 )
-START = datetime(2026, 1, 1, tzinfo=UTC)
-END = datetime(2026, 1, 1, 0, 1, 40, tzinfo=UTC)
 
 
 def named(**changes: Any) -> Named:
@@ -135,6 +128,17 @@ def test_a_network_and_a_key_are_those_of_the_settings() -> None:
     assert processing["ProcessingResources"]["ClusterConfig"]["VolumeKmsKeyId"] == SAFE.kms_key
 
 
+def test_a_machine_with_disks_of_its_own_gets_no_volumes_key() -> None:
+    place = replace(PLACE, kms_key="key", has_volume=False, instance_type="ml.g5.xlarge")
+    training = training_request(named(), "n", "me", place, "s3://b/s.tar.gz")
+    processing = processing_request(named(kind="processing"), "n", "me", place, "s3://b/c")
+    assert "VolumeKmsKeyId" not in training["ResourceConfig"]
+    assert "VolumeKmsKeyId" not in processing["ProcessingResources"]["ClusterConfig"]
+    assert training["OutputDataConfig"]["KmsKeyId"] == processing["ProcessingOutputConfig"]["KmsKeyId"] == "key"
+    known = load_images().local_storage
+    assert "ml.g5.xlarge" in known and "ml.m5.large" not in known
+
+
 def test_a_processing_job() -> None:
     job = named(kind="processing", sharded=("train",), resources={"instance_count": 3, "volume_gb": 50})
     request = processing_request(job, "tune-x-g1", "me", PLACE, "s3://bucket/code/files/")
@@ -204,6 +208,7 @@ def test_an_owner_that_a_tag_would_change_is_refused() -> None:
         ({"channels": {f"c{n}": "s3://b/c" for n in range(21)}}, r"21 channels: a training job takes 20"),
         ({"kind": "processing", "channels": {f"c{n}": "s3://b/c" for n in range(10)}}, r"10 channels.*takes 9"),
         ({"kind": "processing", "channels": {"code": "s3://b/c"}}, r"channel 'code'.*another name"),
+        ({"resources": {"image": "worker"}}, r"image='worker'.*training toolkit.*take kind='processing'"),
         ({"hyperparameters": {f"h{n}": n for n in range(97)}}, r"97 hyper-parameters: SageMaker takes 96"),
         ({"hyperparameters": {"text": "\u00e4" * 2000}}, r"text has 12,002 characters as JSON, up to 2,500"),
         (
@@ -230,170 +235,3 @@ def test_what_the_service_would_refuse_is_one_line_before(changes: dict[str, Any
 )
 def test_what_the_service_takes_passes(changes: dict[str, Any]) -> None:
     check_limits(named(**changes).spec)
-
-
-def training(**changes: Any) -> dict[str, Any]:
-    return {
-        "TrainingJobName": "tune-x-g1",
-        "TrainingJobStatus": "InProgress",
-        "SecondaryStatus": "Training",
-        "SecondaryStatusTransitions": [{"Status": "Training", "StatusMessage": "Training image download completed."}],
-        "OutputDataConfig": {"S3OutputPath": "s3://bucket/root/acme/jobs/running"},
-        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 30},
-        "TrainingStartTime": START,
-    } | changes
-
-
-@pytest.mark.parametrize(
-    ("status", "second", "state"),
-    [
-        ("InProgress", "Starting", "starting"),
-        ("InProgress", "Pending", "starting"),
-        ("InProgress", "Downloading", "starting"),
-        ("InProgress", "Interrupted", "starting"),
-        ("InProgress", "Training", "running"),
-        ("InProgress", "Uploading", "running"),
-        ("Stopping", "Stopping", "stopping"),
-        ("Stopping", "MaxRuntimeExceeded", "stopping"),
-        ("Failed", "MaxRuntimeExceeded", "stopped"),
-        ("Stopped", "Stopped", "stopped"),
-        ("Stopped", "MaxRuntimeExceeded", "stopped"),
-        ("Completed", "Completed", "succeeded"),
-        ("Failed", "Failed", "failed"),
-    ],
-)
-def test_states_of_training(status: str, second: str, state: str) -> None:
-    found = training_status(training(TrainingJobStatus=status, SecondaryStatus=second))
-    assert found.state == state
-    assert (found.cause is None) == (state not in ("failed", "stopped"))
-
-
-def test_a_training_job_that_ran() -> None:
-    found = training_status(training(TrainingJobStatus="Completed", TrainingEndTime=END, BillableTimeInSeconds=30))
-    assert (found.state, found.started_at, found.ended_at) == ("succeeded", START, END)
-    assert found.billed_s == 60, "of a spot job less than it ran; for each of two instances"
-    assert found.output_uri == "s3://bucket/root/acme/jobs/running/tune-x-g1/output/model"
-    assert found.instance_type == "ml.m5.large"
-    assert training_status(training(TrainingEndTime=END)).billed_s == 200
-    assert training_status(training()).billed_s == 0
-
-
-def test_a_training_job_whose_time_was_up_says_so() -> None:
-    answer = training(TrainingJobStatus="Stopped", SecondaryStatus="MaxWaitTimeExceeded")
-    found = training_status(answer)
-    assert (found.state, found.cause) == ("stopped", "timed_out")
-    assert found.message.startswith("MaxWaitTimeExceeded")
-
-
-def processing(**changes: Any) -> dict[str, Any]:
-    return {
-        "ProcessingJobName": "tune-x-g1",
-        "ProcessingJobStatus": "InProgress",
-        "ProcessingResources": {"ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 3}},
-        "ProcessingOutputConfig": {"Outputs": [{"S3Output": {"S3Uri": "s3://bucket/out"}}]},
-        "ProcessingStartTime": START,
-    } | changes
-
-
-def test_states_of_processing() -> None:
-    assert processing_status(processing(ProcessingStartTime=None)).state == "starting"
-    assert processing_status(processing()).state == "running"
-    assert processing_status(processing(ProcessingJobStatus="Stopping")).state == "stopping"
-    done = processing_status(processing(ProcessingJobStatus="Completed", ProcessingEndTime=END))
-    assert (done.state, done.billed_s, done.output_uri) == ("succeeded", 300, "s3://bucket/out")
-    stopped = processing_status(processing(ProcessingJobStatus="Stopped", ProcessingEndTime=END))
-    assert (stopped.state, stopped.cause) == ("stopped", "stopped")
-
-
-def test_a_processing_job_tells_the_harness_word_by_its_exit_message() -> None:
-    found = processing_status(
-        processing(
-            ProcessingJobStatus="Failed",
-            ExitMessage="BadInput: channel 'train' is missing",
-            FailureReason="AlgorithmError: See job logs for more information",
-        )
-    )
-    assert (found.state, found.cause) == ("failed", "bad_input")
-    assert found.message.startswith("BadInput: channel 'train' is missing: AlgorithmError")
-
-
-TOOLKIT = 'AlgorithmError: ExecuteUserScriptError:\nExitCode {}\nErrorMessage "{}"\nCommand "python x.py", exit code: 1'
-
-
-@pytest.mark.parametrize(
-    ("reason", "cause"),
-    [
-        ("CapacityError: Unable to provision requested ML compute capacity. Please retry", "capacity"),
-        ("ResourceLimitExceeded: The account-level service limit", "capacity"),
-        ("MaxRuntimeExceeded", "timed_out"),
-        ("AlgorithmError: BadInput: channel 'x' is missing, exit code: 64", "bad_input"),
-        ("AlgorithmError: OutOfMemory: CUDA out of memory, exit code: 137", "out_of_memory"),
-        ("AlgorithmError: UserCode: ValueError: BadInput: no such thing, exit code: 1", "user_code"),
-        ("AlgorithmError: UserCode: RuntimeError: out of memory in my own cache, exit code: 1", "user_code"),
-        (TOOLKIT.format(64, ""), "bad_input"),
-        (TOOLKIT.format(137, ""), "out_of_memory"),
-        (TOOLKIT.format(-9, ""), "out_of_memory"),
-        (TOOLKIT.format(1, "ValueError: exit code 137 of a child"), "out_of_memory"),
-        (TOOLKIT.format(1, "KeyError: 'x'"), "user_code"),
-        ("AlgorithmError: , exit code: 137", "out_of_memory"),
-        ("AlgorithmError: exit code: 1375", "user_code"),
-        ("ClientError: Please use an instance type with more memory, or reduce the size of your data", "out_of_memory"),
-        ("ClientError: Data download failed: no S3 objects found under", "bad_input"),
-        ("InternalServerError: We encountered an internal error. Please try again.", "lost"),
-        ("AlgorithmError: See job logs for more information", "user_code"),
-        ("something else", "user_code"),
-        ("", "user_code"),
-    ],
-)
-def test_causes(reason: str, cause: str) -> None:
-    assert cause_of(reason) == cause
-    assert training_status(training(TrainingJobStatus="Failed", FailureReason=reason)).cause == cause
-
-
-def test_a_message_is_one_line() -> None:
-    reason = "AlgorithmError: a\n  b" + "c" * 3000
-    message = training_status(training(TrainingJobStatus="Failed", FailureReason=reason)).message
-    assert "\n" not in message
-    assert len(message) == 1000
-
-
-def answer(code: str, message: str = "words", status: int = 400) -> dict[str, Any]:
-    return {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
-
-
-@pytest.mark.parametrize(
-    ("found", "error"),
-    [
-        (answer("ResourceInUse"), JobExistsError),
-        (answer("ValidationException", "Job name must be unique within an AWS account"), JobExistsError),
-        (answer("ValidationException", "Requested resource not found."), LookupError),
-        (answer("ValidationException", "Could not find requested job with name: x"), LookupError),
-        (answer("ValidationException", "1 validation error: Value 'not found' at 'x'"), BadInputError),
-        (answer("ValidationException", "Could not find model data at s3://b/k."), BadInputError),
-        (answer("ResourceNotFoundException"), LookupError),
-        (answer("ResourceLimitExceeded"), CapacityError),
-        (answer("ThrottlingException"), ThrottledError),
-        (answer("TooManyRequestsException"), ThrottledError),
-        (answer("AccessDeniedException"), BadInputError),
-        (answer("InternalFailure", status=500), ConnectionError),
-        (answer("Whatever", status=503), ConnectionError),
-        (answer("Whatever"), BadInputError),
-    ],
-)
-def test_what_a_refusal_stands_for(found: dict[str, Any], error: type[Exception]) -> None:
-    assert isinstance(read_error(found, "CreateTrainingJob", PLACE.role), error)
-
-
-@pytest.mark.parametrize(
-    ("given", "error"),
-    [
-        (botocore.ReadTimeoutError(endpoint_url="u"), TimeoutError),
-        (botocore.ConnectTimeoutError(endpoint_url="u"), TimeoutError),
-        (botocore.EndpointConnectionError(endpoint_url="u"), ConnectionError),
-        (botocore.ConnectionClosedError(endpoint_url="u"), ConnectionError),
-        (botocore.NoCredentialsError(), UserError),
-        (botocore.ParamValidationError(report="x"), BadInputError),
-    ],
-)
-def test_what_no_answer_stands_for(given: Exception, error: type[Exception]) -> None:
-    assert isinstance(read_local_error(given, "create_training_job"), error)

@@ -127,6 +127,15 @@ class World:
     def attempt(self, act: str = "count", **changes: Any) -> Attempt:
         return self.again(self.values(act, **changes))
 
+    def finish(self, attempt: Attempt) -> dict[str, Any]:
+        """What an attempt's job comes to, whether it ends before the slot is freed or after."""
+        done = attempt.run()
+        if done is None:
+            self.until_state(attempt.job, "succeeded")
+            done = attempt.resume()
+        assert done is not None
+        return done
+
     def again(self, values: dict[str, Any], **arguments: Any) -> Attempt:
         """Another attempt of the same task."""
         return Attempt(values, self.run_id, backend=self.backend_name, **arguments)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -60,7 +61,10 @@ def test_descendants_without_the_mark_are_found(mark: str) -> None:
 def test_orphans_are_found(mark: str) -> None:
     with start(mark, ORPHAN) as parent:
         parent.wait()
-    (orphan,) = marked(mark)
+    limit = time.monotonic() + 10
+    while not (found := marked(mark)):  # while it is loading its program, its environment cannot be read
+        assert time.monotonic() < limit
+    (orphan,) = found
     assert end_marked(mark) == []
     assert not alive(orphan)
 
