@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import psutil
 
+from include.jobs import processes
 from local.airflow import COMPONENTS, LocalAirflow
 from local.client import Client
 from local.home import PROJECT
@@ -221,6 +222,5 @@ def scene(folder: Path, **options: str) -> Iterator[Scene]:
     ):
         found = Scene(airflow, client, root / "jobs")
         yield found
-    for process in found.processes():  # a test that failed
-        process.kill()
+    processes.kill(found.processes())  # of a test that failed
     assert not marked(airflow.running.mark)

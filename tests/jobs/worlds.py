@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import TaskDeferred
 from fmops_plugins import jobs as triggers
 
 from include.config import load_settings
+from include.jobs import processes
 from include.jobs.base import open_backend
 from include.jobs.ensure import named_spec
 from include.jobs.local import LocalBackend
@@ -205,8 +206,7 @@ class LocalWorld(World):
 
     def lose(self, name: str) -> None:
         """Whoever runs it is gone, as after a power cut."""
-        for process in self.trials.processes(name).values():
-            process.kill()
+        processes.kill(self.trials.processes(name).values())
 
     def forget(self, name: str) -> None:
         self.lose(name)
@@ -312,9 +312,9 @@ def small_disk(local_world: LocalWorld, monkeypatch: pytest.MonkeyPatch, tmp_pat
         local_world.trials.folder = folder
         local_world.__init__(local_world.trials, monkeypatch)  # type: ignore[misc]
         yield folder
-        for process in local_world.trials.processes().values():
-            process.kill()
-            process.wait(10)
+        left = list(local_world.trials.processes().values())
+        processes.kill(left)
+        processes.wait(left, 10)
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
