@@ -91,9 +91,8 @@ def is_usable(status: Status) -> bool:
     return True
 
 
-def result(backend: Backend, named: Named, name: str, *, root: str) -> JobOutput:
+def result(backend: Backend, named: Named, name: str, status: Status | None, *, root: str) -> JobOutput:
     """What a job that is over has left, noted for whoever needs the same; a JobError by cause if it ended badly."""
-    status = backend.describe(named.spec.kind, name)
     if status is None or not status.is_over:
         raise ERRORS["lost"](f"{name}: {_told(status)}, though it was said to be over")
     if status.state != "succeeded":

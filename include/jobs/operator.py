@@ -111,6 +111,8 @@ class JobOperator(BaseOperator):
         _, place = backend.watch(named.spec.kind, found.name)
         value = {"backend": backend.name, "kind": named.spec.kind, "name": found.name, **place}
         context["ti"].xcom_push(XCOM_KEY, value)
+        if self.deferrable and not settings.job_inline_s and not found.taken and not self._is_killed:
+            return self._defer(backend, held)  # a look at it so soon would be a call for nothing
         return self._judge(context, settings, held, inline_s=settings.job_inline_s if self.deferrable else float("inf"))
 
     def _judge(self, context: Context, settings: Settings, held: _Held, *, inline_s: float) -> dict[str, Any]:
@@ -200,7 +202,7 @@ class JobOperator(BaseOperator):
         if status is not None:
             with Meter(root=settings.root, caller=Caller(tenant=spec.tenant, use_case=spec.use_case)) as meter:
                 meter.events.append(usage(spec, status, backend.name))
-        output = result(backend, held.named, held.name, root=settings.root)
+        output = result(backend, held.named, held.name, status, root=settings.root)
         self.log.info("%s succeeded after %.0f s: %s", output.job, output.billed_s, output.output_uri)
         return _told(output)
 

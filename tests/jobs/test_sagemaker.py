@@ -103,7 +103,7 @@ def test_a_job_from_its_start_to_its_output(
     assert status.started_at is not None
     assert status.output_uri.startswith(f"{ROOT}/acme/jobs/running/{held.name}/")
     assert {file.path for file in read_manifest(status.output_uri).files} == {"result.json"}
-    output = result(backend, named, held.name, root=ROOT)
+    output = result(backend, named, held.name, status, root=ROOT)
     assert output.metrics["seconds"] == 1
     lines, _ = backend.log(kind, held.name)
     assert any(line.startswith("fmops-progress {") for line in lines), lines
@@ -185,7 +185,7 @@ def test_a_spot_job_goes_on_from_its_checkpoint(
     held = ensure(backend, named, root=ROOT, owner="me")
     status = waited(backend, "training", held.name)
     assert status.state == "succeeded", status
-    metrics = result(backend, named, held.name, root=ROOT).metrics
+    metrics = result(backend, named, held.name, backend.describe("training", held.name), root=ROOT).metrics
     assert metrics["resumed_from_step"] >= 3
     assert 0 < status.billed_s < 8, "a spot job is billed for less than it ran"
 
