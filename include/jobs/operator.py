@@ -166,8 +166,7 @@ class JobOperator(BaseOperator):
             try:
                 lines, held.log_place = backend.log(held.named.spec.kind, held.name, held.log_place)
             except Exception as error:
-                if held.log_place is not None:  # a place in it expires after a day: the next look begins anew
-                    held.log_place = None
+                held.log_place = None  # a place in it expires after a day: the next look begins anew
                 if str(error) != self._log_fault:
                     self._log_fault = str(error)
                     self.log.warning("the log of %s cannot be read: %s", held.name, error)
