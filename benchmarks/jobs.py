@@ -29,8 +29,9 @@ from tests.jobs.airflow_scene import Scene, scene
 SLOTS = 2
 BARE = 20
 """Scripts of the baseline; each takes as long as the next."""
-RATE = 10.0
-"""Describe calls a second that a service may be asked by a well-behaved client; the triggerer keeps to half of it."""
+RATE = 20.0
+"""Describe calls a second that are borne: four workers start and end tasks as fast as they can, and the triggerer keeps to
+five. The service tells no limit; what it refuses is tried again, ever more slowly."""
 
 
 @dataclass(frozen=True, kw_only=True)

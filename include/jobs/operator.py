@@ -81,7 +81,7 @@ class JobOperator(BaseOperator):
 
     def resume(self, context: Context, event: dict[str, Any], **kept: Any) -> dict[str, Any]:
         """Go on after the trigger fired, in whatever worker."""
-        held = _Held(named=Named.model_validate(kept.pop("named")), **kept)
+        held = _Held(**{**kept, "named": Named.model_validate(kept["named"])})
         return self._judge(context, load_settings(), held, inline_s=0.0)
 
     def on_kill(self) -> None:
@@ -111,8 +111,6 @@ class JobOperator(BaseOperator):
         _, place = backend.watch(named.spec.kind, found.name)
         value = {"backend": backend.name, "kind": named.spec.kind, "name": found.name, **place}
         context["ti"].xcom_push(XCOM_KEY, value)
-        if self.deferrable and not settings.job_inline_s and not found.taken and not self._is_killed:
-            return self._defer(backend, held)  # a look at it so soon would be a call for nothing
         return self._judge(context, settings, held, inline_s=settings.job_inline_s if self.deferrable else float("inf"))
 
     def _judge(self, context: Context, settings: Settings, held: _Held, *, inline_s: float) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class JobIngestion(Ingestion):
     def result(self, named: Named) -> JobOutput:
         """Its output; its error with its log if it failed."""
         assert self.status().state == "succeeded", f"{self.status()}\n{self.log()}"
-        return result(self.backend, named, self.job, root=self.root)
+        return result(self.backend, named, self.job, self.status(), root=self.root)
 
     def log(self) -> str:
         """All lines of the job's log."""
