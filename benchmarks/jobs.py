@@ -30,7 +30,7 @@ SLOTS = 2
 BARE = 20
 """Scripts of the baseline; each takes as long as the next."""
 RATE = 20.0
-"""Describe calls a second that are borne: four workers start and end tasks as fast as they can, and the triggerer keeps to
+"""Describe calls a second that are borne: four workers start and end tasks as fast as they can, the triggerer keeps to
 five. The service tells no limit; what it refuses is tried again, ever more slowly."""
 
 
