@@ -68,6 +68,16 @@ def size_of(path: UPath) -> int | None:
         return None
 
 
+def list_files(folder: UPath) -> dict[str, dict[str, Any]]:
+    """What its file system tells of each file below a folder, by path below it, from one listing; empty if it is none.
+
+    `size` is in bytes; what else there is depends on the file system.
+    """
+    base = folder.path.rstrip("/")
+    found = folder.fs.find(base, detail=True)
+    return {path.removeprefix(base).lstrip("/"): about for path, about in sorted(found.items())}
+
+
 def write_bytes(path: UPath, data: bytes) -> None:
     """Write a whole file; a reader sees the old content or the new, never a part. An S3 put is atomic by itself."""
     if not is_local(path):

@@ -27,7 +27,6 @@ GENERATIONS = 50
 class Held:
     """A job that this attempt owns, or the output that makes one unnecessary."""
 
-    named: Named
     name: str = ""
     taken: Literal["", "active", "stopping"] = ""
     """What a job was when it was taken over from another attempt; empty if this one started it, or it had ended."""
@@ -56,7 +55,7 @@ def ensure(
     _stop_outdated(backend, named, root)
     if not named.spec.force and (output := known_output(root, named)):
         log.info("nothing to run: %s made the output of these inputs, %s", output.job, output.output_uri)
-        return Held(named=named, output=output)
+        return Held(output=output)
     backend.check(named)
     for generation in range(1, GENERATIONS + 1):
         name = named.job_name(generation)
@@ -66,22 +65,23 @@ def ensure(
                 on_submit(name)
                 backend.submit(named, name, owner)
                 log.info("started %s (%s)", name, backend.name)
-                return Held(named=named, name=name)
+                return Held(name=name)
             except JobExistsError:  # an answer was lost, or another attempt was faster
                 status = backend.describe(kind, name)
         if status is not None and is_usable(status):
             backend.claim(kind, name, owner)
             log.info("%s is %s already (%s): not started again", name, status.state, backend.name)
             taken: Literal["", "active", "stopping"] = "stopping" if status.state == "stopping" else "active"
-            return Held(named=named, name=name, taken="" if status.is_over else taken)
+            return Held(name=name, taken="" if status.is_over else taken)
         log.info("%s is spent: %s", name, _told(status))
     raise OutputError(f"{named.job_name(1)} and {GENERATIONS - 1} generations after it ended badly")
 
 
 def is_usable(status: Status) -> bool:
-    """Whether a job runs, or has ended well and left all that it should."""
-    if status.state == "stopping":  # nobody knows whether it writes on; it is waited for, and another is started then
-        return True
+    """Whether a job runs, or has ended well and left all that it should.
+
+    One that is stopping still runs: nobody knows whether it writes on, so it is waited for before another is started.
+    """
     if status.state != "succeeded":
         return not status.is_over
     try:

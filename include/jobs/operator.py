@@ -82,7 +82,8 @@ class JobOperator(BaseOperator):
     def resume(self, context: Context, event: dict[str, Any], **kept: Any) -> dict[str, Any]:
         """Go on after the trigger fired, in whatever worker."""
         held = _Held(**{**kept, "named": Named.model_validate(kept["named"])})
-        return self._judge(context, load_settings(), held, inline_s=0.0)
+        settings = load_settings()
+        return self._judge(context, settings, open_backend(held.backend, settings), held, inline_s=0.0)
 
     def on_kill(self) -> None:
         """Stop the job; called within a signal's handler, so by a thread with clients of its own."""
@@ -111,14 +112,16 @@ class JobOperator(BaseOperator):
         _, place = backend.watch(named.spec.kind, found.name)
         value = {"backend": backend.name, "kind": named.spec.kind, "name": found.name, **place}
         context["ti"].xcom_push(XCOM_KEY, value)
-        return self._judge(context, settings, held, inline_s=settings.job_inline_s if self.deferrable else float("inf"))
+        inline_s = settings.job_inline_s if self.deferrable else float("inf")
+        return self._judge(context, settings, backend, held, inline_s=inline_s)
 
-    def _judge(self, context: Context, settings: Settings, held: _Held, *, inline_s: float) -> dict[str, Any]:
+    def _judge(
+        self, context: Context, settings: Settings, backend: Backend, held: _Held, *, inline_s: float
+    ) -> dict[str, Any]:
         """Wait as long as this process may, then finish, defer, or end what took too long."""
         self._held = held
         if self._is_killed:
             _stop(settings, held)
-        backend = open_backend(held.backend, settings)
         try:
             status = self._watch(backend, held, settings, until=min(held.deadline, time.time() + inline_s))
         except (UserError, PermanentError, PermissionError):  # not retried: nobody would wait for the job any more

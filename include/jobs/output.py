@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -10,7 +11,7 @@ from upath import UPath
 from include.contracts import Record
 from include.jobs.spec import Named
 from include.jobs.states import OutputError
-from include.storage import location, read_json, read_record, size_of, write_record
+from include.storage import list_files, location, read_json, read_record, size_of, write_record
 
 MANIFEST = "manifest.json"
 
@@ -61,14 +62,15 @@ def read_manifest(output_uri: str) -> OutputManifest:
     first = _read(folder / MANIFEST)
     others = [_read(folder / f"manifest-{number}.json") for number in range(1, first.hosts)]
     manifest = first.model_copy(update={"files": sum((one.files for one in (first, *others)), ())})
-    paths = [file.path for file in manifest.files]
-    if twice := {path for path in paths if paths.count(path) > 1}:
-        raise OutputError(f"{folder}: several hosts wrote {', '.join(sorted(twice)[:3])}: one replaced the other's")
+    written = Counter(file.path for file in manifest.files)
+    if twice := sorted(path for path, times in written.items() if times > 1):
+        raise OutputError(f"{folder}: several hosts wrote {', '.join(twice[:3])}: one replaced the other's")
+    there = list_files(folder)
     for file in manifest.files:
-        place = folder / file.path
-        if (found := size_of(place)) != file.bytes:
+        found = there[file.path]["size"] if file.path in there else None
+        if found != file.bytes:
             raise OutputError(
-                f"{place}: {'missing' if found is None else f'{found:,} bytes'}, not {file.bytes:,} bytes"
+                f"{folder / file.path}: {'missing' if found is None else f'{found:,} bytes'}, not {file.bytes:,} bytes"
             )
     return manifest
 

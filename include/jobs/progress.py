@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-PREFIX = "fmops-progress "
-"""What a line of a log begins with if it is progress: see include/jobs/harness.py, which imports nothing of this."""
+from include.jobs.harness import PROGRESS
+
+PREFIX = f"{PROGRESS} "
+"""What a line of a log begins with if it is progress."""
 
 
 def read_progress(line: str) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import quopri
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -209,9 +210,7 @@ def tag_value(value: str) -> str:
 
 def read_tag(value: str) -> str:
     """What tag_value() was given, if it was not cut."""
-    return re.sub(
-        "(=[0-9A-F]{2})+", lambda match: bytes.fromhex(match[0].replace("=", "")).decode(errors="replace"), value
-    )
+    return quopri.decodestring(value).decode(errors="replace")
 
 
 def training_status(answer: Mapping[str, Any]) -> Status:

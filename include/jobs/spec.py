@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from include.errors import UserError
 from include.jobs.source import Source
 from include.names import NAME
-from include.storage import digest, location, read_json, size_of
+from include.storage import digest, list_files, location, read_json, size_of
 
 JOB_NAME = r"^[a-z0-9](-?[a-z0-9]){0,23}$"
 """Of a spec: SageMaker takes no underscore, and the digest and the generation need the rest of its 63 characters."""
@@ -175,9 +175,9 @@ def channel_state(name: str, uri: str) -> Iterator[str]:
     if size_of(manifest) is not None:
         yield digest(repr(sorted(read_json(manifest).items())))
         return
-    files = folder.fs.find(folder.path, detail=True)  # one listing: no call for each file
-    for path, about in sorted(files.items()):
+    files = list_files(folder)
+    for path, about in files.items():
         stamp = about.get("ETag") or about.get("mtime") or about.get("LastModified") or about.get("created")
-        yield f"{path.removeprefix(folder.path)} {about['size']} {stamp}"
+        yield f"{path} {about['size']} {stamp}"
     if not files:
         raise UserError(f"channel {name}={uri!r} holds no file: write what the job reads there first")

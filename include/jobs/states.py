@@ -9,7 +9,6 @@ from typing import Any, Literal
 from include.errors import BusyError, PermanentError, UserError
 
 State = Literal["starting", "running", "stopping", "succeeded", "failed", "stopped"]
-ACTIVE: frozenset[str] = frozenset({"starting", "running", "stopping"})
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "stopped"})
 
 Cause = Literal[

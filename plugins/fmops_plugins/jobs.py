@@ -7,9 +7,9 @@ come as events too: Airflow's own time-out of a trigger would end it without a c
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
+from abc import abstractmethod
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,16 @@ from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from fmops_plugins.job_view import OVER, read_json, split_log
+
 NOT_BEFORE_S = 5.0
 """After it was made: an event that comes before the worker has told that the task is deferred fails the task."""
 FAILURES = 20
 """Looks in a row that may fail, until the operator is asked to look: it knows which errors may pass."""
-ENDED = ("succeeded", "failed", "stopped")
 UNKNOWN = re.compile(r"requested resource not found|could not find .*\bjob\b", re.IGNORECASE)
 """What SageMaker says of a job that is not there."""
-PROGRESS, PROGRESS_S = "fmops-progress ", 30.0
-"""What a line of a log begins with if it tells progress, and how often a job on SageMaker is asked for one, in s."""
+PROGRESS_S = 30.0
+"""How often a job on SageMaker is asked for its progress, in seconds."""
 
 
 class JobTrigger(BaseTrigger):
@@ -91,15 +92,17 @@ class JobTrigger(BaseTrigger):
         await self._stop()
         self.log.info("asked %s to stop", self.name)
 
+    @abstractmethod
     async def _look(self) -> tuple[bool, str]:
         """Whether the job is over, and what it told last."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _owner(self) -> str | None:
-        raise NotImplementedError
+        """The task attempt whose it is."""
 
+    @abstractmethod
     async def _stop(self) -> None:
-        raise NotImplementedError
+        """Ask it to end."""
 
 
 async def task_state(task_instance: Any) -> str | None:
@@ -133,7 +136,7 @@ class LocalTrigger(JobTrigger):
         if not self._folder.is_dir():
             return True, ""
         status = _json(self._folder / "status.json")
-        if status.get("state") in ENDED:
+        if status.get("state") in OVER:
             return True, ""
         try:
             beat = (self._folder / "heartbeat").stat().st_mtime
@@ -191,39 +194,42 @@ class SageMakerTrigger(JobTrigger):
         group = f"/aws/sagemaker/{self._kind.capitalize()}Jobs"
         try:
             if not self._stream:
-                found = await self._call_logs(
-                    "describe_log_streams", logGroupName=group, logStreamNamePrefix=f"{self.name}/", limit=1
+                found = await self._ask(
+                    _LOGS_PACE,
+                    "logs",
+                    "describe_log_streams",
+                    logGroupName=group,
+                    logStreamNamePrefix=f"{self.name}/",
+                    limit=1,
                 )
                 self._stream = next((str(one["logStreamName"]) for one in found["logStreams"]), "")
             if not self._stream:
                 return ""
-            found = await self._call_logs(
-                "get_log_events", logGroupName=group, logStreamName=self._stream, startFromHead=False, limit=100
+            found = await self._ask(
+                _LOGS_PACE,
+                "logs",
+                "get_log_events",
+                logGroupName=group,
+                logStreamName=self._stream,
+                startFromHead=False,
+                limit=100,
             )
         except (BotoCoreError, ClientError) as error:  # progress is a courtesy: the job is looked at all the same
             self.log.debug("%s: its log cannot be read: %s", self.name, error)
             return ""
-        told = [event["message"].partition(PROGRESS)[2] for event in found["events"]]
-        last = next((text for text in reversed(told) if text), "{}")
-        try:
-            progress = json.loads(last)
-        except ValueError:
-            return ""
-        return _line(progress) if isinstance(progress, dict) else ""
+        return _line(split_log(event["message"] for event in found["events"])[2])
 
     async def _owner(self) -> str | None:
         if not self._arn and (await self._look())[0]:
             return None
-        await _KILL_PACE.wait()
-        tags = (await self._ask("sagemaker", "list_tags", {"ResourceArn": self._arn}))["Tags"]
-        return next((str(tag["Value"]) for tag in tags if tag["Key"] == "fmops:owner"), None)
+        found = await self._ask(_KILL_PACE, "sagemaker", "list_tags", ResourceArn=self._arn)
+        return next((str(tag["Value"]) for tag in found["Tags"] if tag["Key"] == "fmops:owner"), None)
 
     async def _stop(self) -> None:
         from botocore.exceptions import ClientError
 
-        await _KILL_PACE.wait()
         try:
-            await self._ask("sagemaker", f"stop_{self._kind}_job", self._job)
+            await self._ask(_KILL_PACE, "sagemaker", f"stop_{self._kind}_job", **self._job)
         except ClientError as error:
             if error.response["Error"].get("Code") != "ValidationException":
                 raise
@@ -234,19 +240,12 @@ class SageMakerTrigger(JobTrigger):
         return {f"{self._kind.capitalize()}JobName": self.name}
 
     async def _describe(self) -> dict[str, Any]:
-        found = await self._call(f"describe_{self._kind}_job", **self._job)
+        found = await self._ask(_PACE, "sagemaker", f"describe_{self._kind}_job", **self._job)
         self._arn = str(found[f"{self._kind.capitalize()}JobArn"])
         return found
 
-    async def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        await _PACE.wait()
-        return await self._ask("sagemaker", operation, arguments)
-
-    async def _call_logs(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        await _LOGS_PACE.wait()
-        return await self._ask("logs", operation, arguments)
-
-    async def _ask(self, service: str, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, pace: _Pace, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        await pace.wait()
         client = await _client(service, self._region)
         answer: dict[str, Any] = await getattr(client, operation)(**arguments)
         return answer
@@ -299,10 +298,9 @@ async def _make_client(service: str, region: str | None) -> Any:
 def _json(file: Path) -> dict[str, Any]:
     """What a file holds; nothing if it is not there. Its writers replace it whole."""
     try:
-        found = json.loads(file.read_bytes())
-    except (FileNotFoundError, ValueError):
+        return read_json(file.read_bytes())
+    except FileNotFoundError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _line(progress: dict[str, Any]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fmops_plugins.jobs import PROGRESS, _line
+from fmops_plugins.job_view import PROGRESS
+from fmops_plugins.jobs import _line
 
 from include.jobs import harness
 from include.jobs.progress import PREFIX, progress_line, read_progress
