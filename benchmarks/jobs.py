@@ -95,10 +95,7 @@ def watch_many(folder: Path, aws: AwsEndpoint, num_jobs: int) -> Watched:
     """Run many jobs on the endpoint, all waited for at once, and look on."""
     aws.client("s3").create_bucket(Bucket="many")
     options = {
-        **aws.environment,
-        "FMOPS_TARGET": "aws",
-        "FMOPS_STORAGE_ROOT": "s3://many/root",
-        "FMOPS_SAGEMAKER_ROLE": aws.role,
+        **aws.deployment("s3://many/root"),
         "FMOPS_JOB_INLINE_S": "0",
         "AIRFLOW__FMOPS__JOB_SLOTS": str(num_jobs),
     }

@@ -73,10 +73,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     with aws_endpoint() as endpoint:
         endpoint.client("s3").create_bucket(Bucket="smoke")
         options = {
-            **endpoint.environment,
-            "FMOPS_TARGET": "aws",
-            "FMOPS_STORAGE_ROOT": "s3://smoke/root",
-            "FMOPS_SAGEMAKER_ROLE": endpoint.role,
+            **endpoint.deployment("s3://smoke/root"),
             "FMOPS_JOB_INLINE_S": "1",
             "FMOPS_JOB_POLL_S": "1",
         }

@@ -46,6 +46,15 @@ class AwsEndpoint:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
+    def deployment(self, root: str) -> dict[str, str]:
+        """The environment of an Airflow, or of a test, whose target this account is, with its data below a URI."""
+        return {
+            **self.environment,
+            "FMOPS_TARGET": "aws",
+            "FMOPS_STORAGE_ROOT": root,
+            "FMOPS_SAGEMAKER_ROLE": self.role,
+        }
+
     def client(self, service: str, *, attempts: int = 1, region: str = REGION) -> Any:
         """A boto3 client that tries each call so often; the same one for the same arguments, as making one is slow."""
         key = (service, attempts, region)

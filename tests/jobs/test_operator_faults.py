@@ -112,7 +112,7 @@ def test_a_kill_whose_task_cannot_be_asked_for_stops_the_job(world: Any, monkeyp
     world.at_hold(attempt.job)
     monkeypatch.setattr(triggers, "task_state", unknown)
     attempt.kill()
-    world.until_state(attempt.job, "stopped")
+    assert world.until_state(attempt.job, "stopped").cause == "stopped"
 
 
 def test_two_attempts_at_once_start_one_job(world: Any) -> None:

@@ -97,6 +97,7 @@ def test_a_job_whose_folder_is_deleted_ends(trials: Trials) -> None:
     trials.at_step(name)
     (trials.folder / name).rename(trials.folder.parent / "bin")
     trials.none_left(name)
+    assert not trials.processes(name)
 
 
 @pytest.mark.parametrize(("kills", "cause"), [("[0, 1]", "out_of_memory"), ("[1, 1]", "user_code")])

@@ -188,3 +188,4 @@ def test_nothing_is_left_of_a_job_that_was_stopped(world: Any) -> None:
     attempt = reach(world, "running")
     attempt.kill()
     until(lambda: not world.active() and not world.processes())
+    assert world.state(attempt.job) == "stopped"

@@ -290,12 +290,9 @@ def local_world(trials: Trials, attempts: None, monkeypatch: pytest.MonkeyPatch,
 @pytest.fixture
 def sagemaker_world(trials: Trials, attempts: None, aws: AwsEndpoint, monkeypatch: pytest.MonkeyPatch) -> AwsWorld:
     """The scripts are those of `trials`; the storage root is new for each test."""
-    for name, value in aws.environment.items():
-        monkeypatch.setenv(name, value)
     aws.client("s3").create_bucket(Bucket=BUCKET)
-    monkeypatch.setenv("FMOPS_STORAGE_ROOT", f"s3://{BUCKET}/{uuid.uuid4().hex}")
-    monkeypatch.setenv("FMOPS_TARGET", "aws")
-    monkeypatch.setenv("FMOPS_SAGEMAKER_ROLE", aws.role)
+    for name, value in aws.deployment(f"s3://{BUCKET}/{uuid.uuid4().hex}").items():
+        monkeypatch.setenv(name, value)
     return AwsWorld(aws, monkeypatch)
 
 

@@ -17,7 +17,7 @@ from include.models import client
 from include.models.embeddings import MiniLM, embed_metered, get_embedder
 from include.models.metering import Caller, Meter
 from include.models.remote_embeddings import RemoteEmbedder, estimate_tokens
-from tests.models.model_server import DIMENSION, STALL, THROTTLE, Fault, ModelServer, vector
+from tests.models.model_server import DIMENSION, STALL, THROTTLE, Fault, ModelServer, serving, vector
 
 REMOTE = ["cohere-english-v3", "cohere-multilingual-v3", "openai", "titan-v2"]
 TEXTS = [f"text number {number}" for number in range(100)]
@@ -25,18 +25,13 @@ TEXTS = [f"text number {number}" for number in range(100)]
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-    with ModelServer() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    with serving() as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", running.url)
         monkeypatch.setenv("FMOPS_EMBEDDING_URL", f"{running.url}/v1/")
         monkeypatch.setenv("FMOPS_EMBEDDING_MODEL", "some/embedder")
         monkeypatch.setenv("FMOPS_EMBEDDING_DIMENSION", str(DIMENSION))
         monkeypatch.setattr(client, "FIRST_WAIT_S", 0.01)
         yield running
-        running.released.set()
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(params=REMOTE)

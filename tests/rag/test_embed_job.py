@@ -9,8 +9,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from include.rag.plan import read_plan
 from include.rag.stages import read_stages
 from include.rag.stores import STORES
 from include.storage import location, read_jsonl
-from tests.models.model_server import DIMENSION, STALL, Fault, ModelServer, texts_of
+from tests.models.model_server import STALL, Fault, ModelServer, texts_of
 from tests.rag.ingestion import Ingestion, config_of, write_corpus
 from tests.rag.job_ingestion import JobIngestion
 from tests.rag.killed_run import wait_until
@@ -49,20 +47,6 @@ def corpus(tmp_path: Path) -> Path:
 @pytest.fixture
 def by_job(root: str, corpus: Path) -> JobIngestion:
     return JobIngestion(root, str(corpus))
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-    with ModelServer() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        monkeypatch.setenv("FMOPS_EMBEDDING_URL", f"{running.url}/v1")
-        monkeypatch.setenv("FMOPS_EMBEDDING_MODEL", "first:latest")
-        monkeypatch.setenv("FMOPS_EMBEDDING_DIMENSION", str(DIMENSION))
-        yield running
-        running.released.set()
-        running.shutdown()
-        thread.join()
 
 
 def letters(ingestion: Ingestion) -> list[dict[str, Any]]:

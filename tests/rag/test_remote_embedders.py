@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +20,6 @@ def corpus(tmp_path: Path) -> Path:
     folder = tmp_path / "source"
     write_corpus(folder, 12)
     return folder
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-    with ModelServer() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        monkeypatch.setenv("FMOPS_EMBEDDING_URL", f"{running.url}/v1")
-        monkeypatch.setenv("FMOPS_EMBEDDING_MODEL", "first:latest")
-        monkeypatch.setenv("FMOPS_EMBEDDING_DIMENSION", str(DIMENSION))
-        yield running
-        running.released.set()
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture
