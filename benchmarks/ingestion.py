@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import change, row, settle, timed, times
+from include.documents.demo import build
+from include.documents.loaders import load
 from include.models.embeddings import MiniLM
 from include.rag import pipeline
 from include.rag.config import IngestConfig, demo_home
-from include.rag.demo import build
-from include.rag.loaders import load
 from include.rag.search import live_version, search
 from include.rag.versions import Versions
 

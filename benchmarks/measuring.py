@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.common import processor_s
-from include.rag.source import SETTLED_S
+from include.documents.source import SETTLED_S
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:

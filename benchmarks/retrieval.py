@@ -25,12 +25,12 @@ import numpy as np
 from ir_measures import RR, R, nDCG
 
 from benchmarks.exact_minilm import ExactMiniLM
+from include.documents.demo import build
+from include.documents.document import Document
+from include.documents.loaders import load
 from include.models.embeddings import Embedder, MiniLM
 from include.rag.chunking import Chunker
-from include.rag.demo import build
-from include.rag.document import Document
 from include.rag.golden import make_questions
-from include.rag.loaders import load
 from include.rag.search import CANDIDATES, reciprocal_ranks
 from include.rag.stores.lance import search_text
 from include.statistics import mean_interval, paired_difference

@@ -21,14 +21,13 @@ from benchmarks.ingestion import write_small
 from benchmarks.measuring import settle
 from benchmarks.step import run
 from include.contracts import now
+from include.documents.document import document_id
 from include.models.embeddings import get_embedder
 from include.rag import pipeline
 from include.rag.config import IngestConfig
-from include.rag.document import document_id
 from include.rag.embed import chunk_id
 from include.rag.ledger import STAMP_COLUMNS, Entry, Keyed, Ledger, Pointer, Snapshot
 from include.rag.plan import pipeline_name, read_plan
-from include.rag.source import FolderSource
 from include.rag.stores import chunk_schema
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def fill(config: IngestConfig) -> None:
 
 def _listed(config: IngestConfig) -> Iterator[dict[str, Any]]:
     """Id, path, stamp and digest of each file."""
-    source = FolderSource(config)
+    source = config.open_source()
     for found in source.list():
         yield {
             "doc_id": document_id(config.source, found.path),

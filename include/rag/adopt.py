@@ -15,11 +15,11 @@ from pathlib import PurePosixPath
 from upath import UPath
 
 from include.config import Settings, load_settings
+from include.documents.source import source_uri
 from include.errors import UserError
 from include.models import embeddings
 from include.models.embeddings import Embedder, embed_metered
 from include.models.metering import Caller, Meter
-from include.rag.config import source_uri
 from include.rag.stores import check_name, search_text
 from include.rag.stores.adopted import FIELDS, Adopted, AdoptedReader, Sampled, open_adopted
 from include.rag.versions import ADOPTED, Spec, Version, Versions

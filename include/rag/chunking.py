@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from include.documents.document import Document, Section
 from include.errors import UserError
-from include.rag.document import Document, Section
 
 _CHARACTERS_PER_TOKEN = 8
 """A chunk has at most this many characters for each of its tokens; prose has 4 to 5. Counted in tokens alone it could

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from upath import UPath
 
 from include.config import Settings, load_settings
+from include.documents.demo import demo_home
+from include.documents.reader import Limits
+from include.documents.source import FolderSource, source_uri
 from include.errors import UserError
 from include.models import embeddings
 from include.names import NAME
 from include.rag import stores
 from include.rag.chunking import Chunker
-from include.rag.reader import Limits
 from include.rag.versions import Spec, Versions
-from include.storage import local_uri, location, run_key
+from include.storage import local_uri, run_key
 
 
 class IngestConfig(BaseModel):
@@ -110,6 +110,10 @@ class IngestConfig(BaseModel):
         model = embeddings.get_embedder(self.embedder)
         return Chunker(self.chunk_tokens, self.overlap_tokens, model.count_tokens, model.limit_tokens)
 
+    def open_source(self) -> FolderSource:
+        """The files of the source, without those that the run leaves aside."""
+        return FolderSource(self.source, root=self.root, include=self.include, exclude=self.exclude)
+
     def open_store(self) -> stores.Store:
         """The store of the run's version; in the process that uses it, as stores.open_store() says."""
         return self.versions.open(self.version, self.spec)
@@ -141,27 +145,6 @@ def resolve(params: Mapping[str, Any], run_id: str, settings: Settings | None = 
         return IngestConfig(root=settings.root, run_id=run_id, **values)
     except ValidationError as error:
         raise UserError("; ".join(_line(detail) for detail in error.errors())) from None
-
-
-def demo_home(root: str) -> UPath:
-    """Where the demo's documents lie."""
-    return location(root) / "demo" / "airflow-docs"
-
-
-def source_uri(source: str) -> str:
-    """A source by its one name: a URI without trailing slash, local folders without links and dots.
-
-    A local folder may be given as a path, or as file:// with or without percent signs. UserError if it is not there.
-    """
-    path = source.removeprefix("file://")
-    if "://" not in path:
-        local = path if Path(path).expanduser().is_dir() else unquote(path)
-        source, uri = path, local_uri(local)
-    else:
-        uri = source.rstrip("/")
-    if not location(uri).is_dir():
-        raise UserError(f"source {source!r} is not a folder that can be read; give a folder, file:/// or s3:// prefix")
-    return uri
 
 
 def _line(detail: Any) -> str:

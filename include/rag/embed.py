@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from upath import UPath
 
+from include.documents.reader import Reader
+from include.documents.reading_process import one_line
+from include.documents.source import content_digest
 from include.errors import DocumentError, EmbeddingError, Fault
 from include.models.embeddings import FREE, Embedder, embed_metered, get_embedder
 from include.models.metering import Meter
@@ -22,9 +25,6 @@ from include.rag.chunking import Chunk
 from include.rag.config import IngestConfig
 from include.rag.plan import Due, pipeline_name, read_plan, read_shard
 from include.rag.quarantine import NOT_THE_DATA
-from include.rag.reader import Reader
-from include.rag.reading_process import one_line
-from include.rag.source import FolderSource, content_digest
 from include.rag.stores import Store, chunk_schema, vector_digest
 from include.storage import digest, read_json, write_json, write_parquet
 
@@ -121,7 +121,7 @@ class _Worker:
         self.config = config
         self.meter = meter
         self.reader = reader
-        self.source = FolderSource(config)
+        self.source = config.open_source()
         self.chunker = config.chunker()
         self.embedder: Embedder = get_embedder(config.embedder)
         self.pipeline = pipeline_name(config)

@@ -9,18 +9,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from include.contracts import DeadLetter, IngestionManifest
+from include.documents.document import Document, document_id
+from include.documents.reader import Reader
+from include.documents.source import content_digest
 from include.errors import DocumentError, GateError, UserError
 from include.models.embeddings import embed_metered
 from include.models.metering import Meter
 from include.rag.config import IngestConfig
-from include.rag.document import Document, document_id
 from include.rag.golden import Question, make_questions, pooled, read_questions
 from include.rag.ledger import Entry, Ledger, Snapshot
 from include.rag.quality import QualityReport, judge, measure
 from include.rag.quality_report import page, summary
-from include.rag.reader import Reader
 from include.rag.search import CANDIDATES, fuse, open_version
-from include.rag.source import FolderSource, content_digest
 from include.rag.stages import read_stages, stage
 from include.storage import digest, location, read_json, read_jsonl, read_record, write_bytes, write_json, write_record
 
@@ -184,7 +184,7 @@ def _sample(config: IngestConfig, snapshot: Snapshot) -> Iterator[tuple[str, str
 
 def _read(config: IngestConfig, entries: Iterable[Entry]) -> Iterator[tuple[str, str, Document]]:
     """(id, title, document) of those that are still what the index holds."""
-    source = FolderSource(config)
+    source = config.open_source()
     with Reader(config.limits) as reader:
         for entry in entries:
             try:

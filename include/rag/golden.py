@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from include.documents.document import Document
 from include.errors import UserError
-from include.rag.document import Document
 from include.storage import digest
 
 SENTENCE_WORDS = range(8, 41)

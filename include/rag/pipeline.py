@@ -47,9 +47,9 @@ def prepare(params: Mapping[str, Any], run_id: str) -> dict[str, Any]:
     log.info("this run works on %s of index %s: %s", version.name, config.index, version.spec)
     log.info("release %s; this run: %s", release_digest(), config.model_dump_json(indent=1))
     if not params.get("source"):
-        from include.rag.demo import build
+        from include.documents.demo import build, demo_home
 
-        documents = build(configuring.demo_home(config.root), params.get("corpus", "demo"))
+        documents = build(demo_home(config.root), params.get("corpus", "demo"))
         log.info("the demo's source holds %d documents", documents)
     return value
 

@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 from upath import UPath
 
+from include.documents.document import document_id
+from include.documents.source import Found
 from include.errors import UserError
 from include.rag.config import IngestConfig
-from include.rag.document import document_id
 from include.rag.known import Known, Marked, Stamps
 from include.rag.ledger import Ledger, Snapshot
 from include.rag.quarantine import NOT_THE_DATA, Quarantine
-from include.rag.source import FolderSource, Found
 from include.rag.stores.held import encoded
 from include.storage import read_json, read_jsonl, write_json, write_jsonl
 
@@ -201,7 +201,7 @@ class _Comparison:
         del held, unknown  # before the stamps take as much
         self._stamps = Stamps(ledger.stamps())
         self._quarantine = Quarantine(config.home)
-        self.source = FolderSource(config)
+        self.source = config.open_source()
         self.found = 0
         self.unchanged = 0
         self.still_quarantined = 0

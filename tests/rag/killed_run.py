@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include import storage
+from include.documents import source
 from include.errors import StateMovedError
 from include.models.embeddings import Hashing
-from include.rag import embed, pipeline, source
+from include.rag import embed, pipeline
 from include.rag.plan import read_plan
 from include.rag.stores.lance import LanceStore
 from include.storage import digest, location

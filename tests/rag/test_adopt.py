@@ -15,12 +15,12 @@ import pyarrow as pa
 import pytest
 from opensearchpy import OpenSearch
 
+from include.documents.document import document_id
 from include.errors import GateError, UserError
 from include.models import embeddings
 from include.models.embeddings import Hashing
 from include.rag import manage, pipeline
 from include.rag.adopt import adopt, read_fields
-from include.rag.document import document_id
 from include.rag.search import search
 from include.rag.stores import chunk_schema
 from include.rag.trace import trace

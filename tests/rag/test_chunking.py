@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from semantic_text_splitter import MarkdownSplitter
 
+from include.documents.document import Document, Section
 from include.errors import UserError
 from include.models.embeddings import get_embedder
 from include.rag.chunking import Chunk, Chunker
-from include.rag.document import Document, Section
 
 WORDS = get_embedder("hashing").count_tokens
 COUNTERS: dict[str, Callable[[str], int]] = {

@@ -15,11 +15,12 @@ from typing import Any
 import psutil
 import pytest
 
+from include.documents import source
 from include.errors import UserError
 from include.jobs.guard import ALL
 from include.jobs.harness import BadInput
 from include.jobs.source import ENTRY, read_source
-from include.rag import embed_job, pipeline, source
+from include.rag import embed_job, pipeline
 from include.rag.embed import read_result
 from include.rag.hand_over import SCRIPT
 from include.rag.plan import read_plan

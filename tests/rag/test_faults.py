@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from include import storage
+from include.documents import reading_process, source
 from include.errors import EmbeddingError
 from include.models.embeddings import Hashing
-from include.rag import embed, pipeline, reading_process, source
+from include.rag import embed, pipeline
 from include.rag.stores.lance import LanceStore
 from tests.rag import killed_run
 from tests.rag.ingestion import Ingestion, write_corpus

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.documents.document import Document, Section
 from include.errors import UserError
-from include.rag.document import Document, Section
 from include.rag.golden import (
     MOST_RELEVANT,
     QUESTION_WORDS,

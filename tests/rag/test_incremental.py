@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from include import storage
+from include.documents import source
+from include.documents.reader import Reader
+from include.documents.source import FolderSource
 from include.errors import DriftError
 from include.models.embeddings import Hashing
-from include.rag import pipeline, source
+from include.rag import pipeline
 from include.rag.plan import read_plan
-from include.rag.reader import Reader
-from include.rag.source import FolderSource
 from include.rag.work import read_work
 from tests.rag.ingestion import Ingestion, config_of, version_home, version_store, write_corpus
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from include import storage
+from include.documents.source import FolderSource
 from include.errors import UserError
 from include.rag.plan import MAX_SHARDS, make_plan
-from include.rag.source import FolderSource
 from tests.rag.ingestion import Ingestion, config_of, write_corpus
 
 
@@ -195,7 +195,7 @@ def test_a_file_that_cannot_be_looked_at_is_not_deleted_from_the_index(
             raise error
         return read(self, path)
 
-    monkeypatch.setattr("include.rag.source.os.stat", refuse)
+    monkeypatch.setattr("include.documents.source.os.stat", refuse)
     monkeypatch.setattr(FolderSource, "read", refuse_read)
     monkeypatch.setattr(FolderSource, "digest", refuse_read)
     if status is None:

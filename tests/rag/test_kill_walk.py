@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from include import storage
+from include.documents import source
 from include.models.embeddings import Hashing
-from include.rag import embed, pipeline, source
+from include.rag import embed, pipeline
 from tests.rag import killed_run
 from tests.rag.ingestion import Ingestion, version_home
 from tests.rag.killed_run import Orders, log_of, read_notes, run_from

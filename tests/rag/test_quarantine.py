@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from include import storage
+from include.documents.reader import Reader
+from include.documents.source import FolderSource
 from include.errors import DocumentError, EmbeddingError, StateMovedError, ToleranceError
 from include.models.embeddings import Hashing
 from include.rag import pipeline
 from include.rag.ledger import Ledger
-from include.rag.reader import Reader
-from include.rag.source import FolderSource
 from tests.rag.ingestion import Ingestion, version_home, write_corpus
 
 TORN = '{"text": "good words"}\n{"text": \n{"text": "more words"}\n'
+
+REFUSING = "tests.documents.odd_loaders:refuse_text"
 
 
 @pytest.fixture
@@ -105,7 +107,7 @@ def test_a_replayed_document_that_can_be_read_leaves_the_quarantine(
     ingestion: Ingestion, root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "embed_shard", _with_loader("tests.rag.odd_loaders:refuse_text", pipeline.embed_shard))
+        patch.setattr(pipeline, "embed_shard", _with_loader(REFUSING, pipeline.embed_shard))
         assert ingestion.run("run-1")["quarantined"] == 2
     ingestion.params["replay_quarantine"] = True
     assert ingestion.run("run-2")["added"] == 1
@@ -246,7 +248,7 @@ def test_a_run_that_is_planned_again_comes_to_the_same_index_with_a_bad_document
 def test_a_missing_library_fails_the_run_and_leaves_no_trace_once_it_is_there(
     ingestion: Ingestion, root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loader = _with_loader("tests.rag.odd_loaders:lack_library", pipeline.embed_shard)
+    loader = _with_loader("tests.documents.odd_loaders:lack_library", pipeline.embed_shard)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "embed_shard", loader)
         with pytest.raises(DocumentError, match="its loader needs a library that is not installed"):
@@ -278,7 +280,7 @@ def test_a_document_that_another_chunker_could_not_read_is_forgotten_with_it(
 ) -> None:
     ingestion.run("run-1")
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "embed_shard", _with_loader("tests.rag.odd_loaders:refuse_text", pipeline.embed_shard))
+        patch.setattr(pipeline, "embed_shard", _with_loader(REFUSING, pipeline.embed_shard))
         ingestion.params["chunk_tokens"] = 40
         assert ingestion.run("run-2")["quarantined"] == 2
     ingestion.params["chunk_tokens"] = 32

@@ -9,8 +9,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from include.rag import source
-from include.rag.source import FolderSource, Found
+from include.documents import source
+from include.documents.source import Found
 from include.storage import location, write_bytes
 from tests.rag.ingestion import Ingestion, config_of
 
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def listed(root: str, folder: str) -> dict[str, Found]:
-    found = FolderSource(config_of(Ingestion(root, folder).prepare("run"))).list()
+    found = config_of(Ingestion(root, folder).prepare("run")).open_source().list()
     return {one.path: one for one in found}
 
 
@@ -95,6 +95,6 @@ def test_what_lies_below_a_folder_without_a_name_is_counted(s3_root: str, monkey
     client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
     client.put_object(Bucket=bucket, Key=f"{prefix}/incoming/x//deep.txt", Body=b"deep")
     client.put_object(Bucket=bucket, Key=f"{prefix}/incoming/placeholder/", Body=b"")
-    listing = FolderSource(config_of(Ingestion(s3_root, str(home)).prepare("run")))
+    listing = config_of(Ingestion(s3_root, str(home)).prepare("run")).open_source()
     assert [one.path for one in listing.list()] == ["a.txt"]
     assert listing.skipped == {"(folder with an empty name)": 1}

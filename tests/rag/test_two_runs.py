@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from include import storage
-from include.rag import embed, source
+from include.documents import source
+from include.rag import embed
 from tests.rag import killed_run
 from tests.rag.ingestion import Ingestion, version_home, write_corpus
 from tests.rag.killed_run import Orders, assert_like_a_fresh_index, log_of, read_notes, wait_until

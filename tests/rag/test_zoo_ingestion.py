@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from include import storage
+from include.documents.reader import Reader
 from include.models.embeddings import Hashing
-from include.rag.reader import Reader
 from tests.rag.ingestion import Ingestion, version_home, write_corpus
 from tests.rag.zoo import SECRET, write_zoo
 

@@ -20,8 +20,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from include.documents.document import Document, Section
 from include.errors import DocumentError
-from include.rag.document import Document, Section
 
 SECRET = "the-file-that-must-not-leak"
 """Stands in the file `secret` beside the documents, which some of them name as an external entity."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
+from include.documents.document import document_id
 from include.errors import UserError
-from include.rag.document import document_id
 from include.rag.stores import Hit, Reader
 
 if TYPE_CHECKING:

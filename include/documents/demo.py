@@ -25,9 +25,9 @@ from typing import Any, Literal
 
 from upath import UPath
 
+from include.documents.demo_sources import Package, documents
 from include.errors import UserError
-from include.rag.demo_sources import Package, documents
-from include.storage import read_json, write_bytes, write_json
+from include.storage import location, read_json, write_bytes, write_json
 
 DEMO_CHARACTERS = 1_100_000
 """Size of the `demo` corpus: about 3,000 chunks of at most 200 tokens, which two cores embed in 90 seconds."""
@@ -79,6 +79,11 @@ def build(target: UPath, corpus: Literal["demo", "full"], packages: Sequence[Dis
         {**wanted, "complete": True, "documents": len(made), "bytes": size, "names": sorted(made)},
     )
     return len(made)
+
+
+def demo_home(root: str) -> UPath:
+    """Where the demo's documents lie."""
+    return location(root) / "demo" / "airflow-docs"
 
 
 _OWN_NAME = re.compile(r"[a-z-]+/\w[\w.-]*")

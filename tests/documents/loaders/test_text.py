@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include.documents.document import Document, Section
+from include.documents.loaders import load
 from include.errors import DocumentError
-from include.rag.document import Document, Section
-from include.rag.loaders import load
-from tests.rag.loaders.files import read
+from tests.documents.loaders.files import read
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -1,4 +1,4 @@
-"""The process that reads documents for include.rag.reader: bytes that nobody has checked meet their parsers here.
+"""The process that reads documents for include.documents.reader: bytes that nobody has checked meet their parsers here.
 
 It answers one request after the other until its standard input ends. A request is a JSON header and the bytes of a
 file, an answer is JSON, each behind its length as eight bytes. Everything that a document can do to a process is
@@ -30,8 +30,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import IO
 
+from include.documents.document import Document, Reject, Section
 from include.errors import DocumentError, Fault
-from include.rag.document import Document, Reject, Section
 
 OUT_OF_MEMORY = 77
 """The exit status that says so: a process that cannot allocate may fail to say it in any other way."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from include.documents.document import Document, Reject, Section
+from include.documents.loaders import load
 from include.errors import DocumentError
-from include.rag.document import Document, Reject, Section
-from include.rag.loaders import load
-from tests.rag.loaders.files import located, parquet, read
+from tests.documents.loaders.files import located, parquet, read
 
 
 def test_jsonl_makes_a_section_of_each_record() -> None:

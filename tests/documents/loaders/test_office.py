@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from include.documents.loaders import archive, load
 from include.errors import DocumentError
-from include.rag.loaders import archive, load
-from tests.rag.loaders.files import docx, docx_parts, paragraph, pptx, read, samples, xlsx, zipped
+from tests.documents.loaders.files import docx, docx_parts, paragraph, pptx, read, samples, xlsx, zipped
 
 
 def test_word_headings_tables_and_lists_become_markdown() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from include.documents.document import Document
+from include.documents.loaders import load
 from include.errors import DocumentError
-from include.rag.document import Document
-from include.rag.loaders import load
 
 
 def refuse_text(data: bytes, name: str) -> Document:

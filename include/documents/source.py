@@ -14,14 +14,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
+from urllib.parse import unquote
 
 from upath import UPath
 
-from include.rag.config import IngestConfig
-from include.rag.loaders import SUFFIXES
-from include.storage import is_local, location
+from include.documents.loaders import SUFFIXES
+from include.errors import UserError
+from include.storage import is_local, local_uri, location
 
 _NOT_FOLLOWED = "(linked folder)"
 _NOT_A_FILE = "(no regular file)"
@@ -50,12 +51,12 @@ class Found:
 class FolderSource:
     """The files below a URI whose kind can be read, but hidden ones and the project's own storage."""
 
-    def __init__(self, config: IngestConfig) -> None:
-        self._folder = location(config.source)
+    def __init__(self, uri: str, *, root: str, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+        """`root` is the project's own storage; `include` and `exclude` are patterns of paths below the folder."""
+        self._folder = location(uri)
         self._local: str | None = self._folder.path if is_local(self._folder) else None
-        self._storage = _inside(self._folder, location(config.root))
-        self._include: Sequence[str] = config.include
-        self._exclude: Sequence[str] = config.exclude
+        self._storage = _inside(self._folder, location(root))
+        self._include, self._exclude = include, exclude
         self.skipped: Counter[str] = Counter()
         """Files that the last listing left aside, by suffix or by what they are."""
 
@@ -119,6 +120,22 @@ class FolderSource:
         suffix = PurePosixPath(path).suffix.lower()
         wanted = suffix in SUFFIXES and (not self._include or _matches(path, self._include))
         return "" if wanted and not _matches(path, self._exclude) else suffix or "(no suffix)"
+
+
+def source_uri(source: str) -> str:
+    """A source by its one name: a URI without trailing slash, local folders without links and dots.
+
+    A local folder may be given as a path, or as file:// with or without percent signs. UserError if it is not there.
+    """
+    path = source.removeprefix("file://")
+    if "://" not in path:
+        local = path if Path(path).expanduser().is_dir() else unquote(path)
+        source, uri = path, local_uri(local)
+    else:
+        uri = source.rstrip("/")
+    if not location(uri).is_dir():
+        raise UserError(f"source {source!r} is not a folder that can be read; give a folder, file:/// or s3:// prefix")
+    return uri
 
 
 def content_digest(data: bytes) -> str:

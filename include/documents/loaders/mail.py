@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from include.documents.document import Document, Reject
+from include.documents.loaders.common import Builder, declared, decode
+from include.documents.loaders.html import load_html
 from include.errors import DocumentError
-from include.rag.document import Document, Reject
-from include.rag.loaders.common import Builder, declared, decode
-from include.rag.loaders.html import load_html
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -71,7 +71,7 @@ def _name(part: EmailMessage, number: int) -> str:
 
 
 def _add_attachment(builder: Builder, name: str, part: EmailMessage) -> None:
-    from include.rag import loaders
+    from include.documents import loaders
 
     suffix = PurePosixPath(name).suffix.lower()
     payload = part.get_payload(decode=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from itertools import accumulate
 
-from include.rag.document import Document, Section
-from include.rag.loaders.common import Block, decode, outline, trimmed
+from include.documents.document import Document, Section
+from include.documents.loaders.common import Block, decode, outline, trimmed
 
 
 def load_plain(data: bytes, stem: str) -> Document:

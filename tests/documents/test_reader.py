@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include.documents import reader as reading
+from include.documents import reading_process
+from include.documents.document import Document, Reject, Section
+from include.documents.reader import Limits, Reader
 from include.errors import DocumentError, UserError
-from include.rag import reader as reading
-from include.rag import reading_process
-from include.rag.document import Document, Reject, Section
-from include.rag.reader import Limits, Reader
 from local.home import PROJECT
 from tests.rag.zoo import SECRET, write_zoo
 
@@ -289,7 +289,7 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(reader: Read
 
 PARENT = """
 import sys, threading
-from include.rag.reader import Limits, Reader
+from include.documents.reader import Limits, Reader
 with Reader(Limits(seconds=1), "tests.rag.zoo:misbehave") as reader:
     pid = reader.read(b"", "pid").text
     threading.Timer(0.2, print, [pid], {"flush": True}).start()
@@ -315,7 +315,7 @@ def test_it_finds_the_package_in_a_dags_folder(tmp_path: Path) -> None:
     (dags / "include").symlink_to(PROJECT / "include")
     code = (
         f"import sys; sys.path.insert(0, {str(dags)!r})\n"
-        "from include.rag.reader import Reader\n"
+        "from include.documents.reader import Reader\n"
         "with Reader() as reader: print(reader.read(b'found', 'a.md').text)"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd="/", env={}, capture_output=True, text=True)

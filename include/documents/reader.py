@@ -18,10 +18,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import include
+from include.documents import reading_process as child
+from include.documents.document import Document
+from include.documents.loaders import ONLY_DECODED, load
 from include.errors import DocumentError, UserError
-from include.rag import reading_process as child
-from include.rag.document import Document
-from include.rag.loaders import ONLY_DECODED, load
 
 LOADER = f"{load.__module__}:{load.__name__}"
 DECODED_HERE = 1 << 20

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.rag.loaders import load
-from tests.rag.loaders.files import located, read, xlsx, zipped
+from include.documents.loaders import load
+from tests.documents.loaders.files import located, read, xlsx, zipped
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
+from include.documents.document import Document
+from include.documents.loaders import html, mail, office, pdf, records, tables, text
 from include.errors import DocumentError
-from include.rag.document import Document
-from include.rag.loaders import html, mail, office, pdf, records, tables, text
 
 _LOADERS: dict[str, Callable[[bytes, str], Document]] = {
     ".txt": text.load_plain,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include.documents.loaders import load
 from include.errors import DocumentError
-from include.rag.loaders import load
-from tests.rag.loaders.files import read
+from tests.documents.loaders.files import read
 
 PAGE = """<!DOCTYPE html><html><head><title> The&nbsp;page &amp; more </title><style>p {}</style></head><body>
 <nav>menu</nav><!-- hidden --><header>By <b>A</b>uthor</header>

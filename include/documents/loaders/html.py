@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from include.rag.document import Document
-from include.rag.loaders.common import Block, Builder, declared, decode, outline
+from include.documents.document import Document
+from include.documents.loaders.common import Block, Builder, declared, decode, outline
 
 if TYPE_CHECKING:
     from bs4 import Tag

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from include.documents.document import Document, Reject, Section
 from include.errors import DocumentError
-from include.rag.document import Document, Reject, Section
 
 MAX_CHARACTERS = 200_000_000
 """Of one document's text; small files can unpack to any size."""

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from include import rag
+from include.documents import loaders
+from include.documents.document import Document
+from include.documents.loaders import SUFFIXES, load
 from include.errors import DocumentError
-from include.rag import loaders
-from include.rag.document import Document
-from include.rag.loaders import SUFFIXES, load
-from tests.rag.loaders.files import samples
+from tests.documents.loaders.files import samples
 
 SAMPLES = samples()
 
@@ -125,7 +125,7 @@ def test_out_of_memory_is_not_blamed_on_the_document(monkeypatch: pytest.MonkeyP
 
 def test_suffixes_are_known_without_any_parser() -> None:
     code = (
-        "import sys; from include.rag.loaders import SUFFIXES; assert '.pdf' in SUFFIXES; "
+        "import sys; from include.documents.loaders import SUFFIXES; assert '.pdf' in SUFFIXES; "
         "heavy = 'pypdf mammoth pptx openpyxl pyarrow numpy bs4 lxml markdown_it yaml markdownify'.split(); "
         "sys.exit(' '.join(name for name in heavy if name in sys.modules) or 0)"
     )

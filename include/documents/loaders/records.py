@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+from include.documents.document import Document, Reject
+from include.documents.loaders.common import Builder, decode, packed, rows_locator
 from include.errors import DocumentError
-from include.rag.document import Document, Reject
-from include.rag.loaders.common import Builder, decode, packed, rows_locator
 
 _TEXT_FIELDS = ("text", "content", "body")
 

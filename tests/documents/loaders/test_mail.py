@@ -6,10 +6,10 @@ from email.message import EmailMessage
 
 import pytest
 
+from include.documents.document import Reject
+from include.documents.loaders import load
 from include.errors import DocumentError
-from include.rag.document import Reject
-from include.rag.loaders import load
-from tests.rag.loaders.files import docx, paragraph, read
+from tests.documents.loaders.files import docx, paragraph, read
 
 
 def mail(text: str = "Hello\nthere") -> EmailMessage:

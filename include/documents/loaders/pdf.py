@@ -8,9 +8,9 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from include.documents.document import Document, Reject
+from include.documents.loaders.common import Builder, sensible_title
 from include.errors import DocumentError
-from include.rag.document import Document, Reject
-from include.rag.loaders.common import Builder, sensible_title
 
 if TYPE_CHECKING:
     from pypdf import PdfReader

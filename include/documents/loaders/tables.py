@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from include.rag.document import Document
-from include.rag.loaders.archive import open_office
-from include.rag.loaders.common import Builder, decode, packed, rows_locator
+from include.documents.document import Document
+from include.documents.loaders.archive import open_office
+from include.documents.loaders.common import Builder, decode, packed, rows_locator
 
 
 def load_csv(data: bytes, stem: str) -> Document:

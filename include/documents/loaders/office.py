@@ -11,10 +11,10 @@ import zipfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from include.rag.document import Document, Reject
-from include.rag.loaders.archive import open_office
-from include.rag.loaders.common import Builder, outline, sensible_title
-from include.rag.loaders.text import markdown_blocks
+from include.documents.document import Document, Reject
+from include.documents.loaders.archive import open_office
+from include.documents.loaders.common import Builder, outline, sensible_title
+from include.documents.loaders.text import markdown_blocks
 
 if TYPE_CHECKING:
     from bs4 import Tag

@@ -14,10 +14,10 @@ from pydantic import SecretStr
 from upath import UPath
 
 from include.config import Settings
+from include.documents import demo
+from include.documents.demo_sources import Package, documents
+from include.documents.loaders import load
 from include.errors import UserError
-from include.rag import demo
-from include.rag.demo_sources import Package, documents
-from include.rag.loaders import load
 from include.storage import location
 
 SHIPPED = demo.SAMPLES

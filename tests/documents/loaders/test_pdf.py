@@ -7,9 +7,9 @@ import zlib
 
 import pytest
 
+from include.documents.loaders import load
 from include.errors import DocumentError
-from include.rag.loaders import load
-from tests.rag.loaders.files import bare_pdf, located, pdf, read
+from tests.documents.loaders.files import bare_pdf, located, pdf, read
 
 
 def test_a_page_is_a_section_with_its_number() -> None:
