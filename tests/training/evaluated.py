@@ -1,0 +1,45 @@
+"""The models that evaluation_trials.py trains and evaluates, made once for all tests of a process."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests.training.in_jobs import run_in_jobs
+
+
+@cache
+def world() -> Path:
+    """The folder that the trials filled."""
+    folder = Path(tempfile.mkdtemp(prefix="fmops-tests-evaluated-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    run = run_in_jobs("tests.training.evaluation_trials", folder)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    (folder / "output").write_text(run.stdout)
+    return folder
+
+
+@cache
+def found() -> dict[str, Any]:
+    """What else the trials came to."""
+    read: dict[str, Any] = json.loads((world() / "found.json").read_bytes())
+    return read
+
+
+def evaluation(name: str) -> dict[str, Any]:
+    """evaluation.json of a model, such as `decoder-trained`."""
+    read: dict[str, Any] = json.loads((world() / name / "evaluation" / "evaluation.json").read_bytes())
+    return read
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    """The rows of its per_document.json."""
+    rows: list[dict[str, Any]] = json.loads((world() / name / "evaluation" / "per_document.json").read_bytes())[
+        "documents"
+    ]
+    return rows
