@@ -1,4 +1,4 @@
-"""What a language model has to beat: an n-gram model, a general compressor, a distribution that knows no context.
+"""What a language model has to beat: an n-gram model, which of order 1 knows no context, and a general compressor.
 
 NumPy and the standard library alone. Token ids are below 65,536, so that four of them make one 64-bit key.
 """
@@ -151,16 +151,6 @@ def sample(files: Sequence[Ids], max_tokens: int, end_id: int) -> list[Ids]:
         if first < len(block):
             found.append(block[first:])
     return found or [np.asarray(next(file for file in files if len(file))[:max_tokens])]
-
-
-def unigram_nats(tokens: Ids) -> Floats:
-    """What each token costs the best distribution that knows no context: its share among these very tokens; (tokens,).
-
-    No model without context does better on them, one that was fitted to other tokens least of all.
-    """
-    _, inverse, counts = np.unique(tokens, return_inverse=True, return_counts=True)
-    costs: Floats = -np.log(counts / len(tokens))[inverse]
-    return costs
 
 
 def zlib_bits(text: bytes) -> int:

@@ -1,8 +1,7 @@
 """Whether an evaluated model may be released: it has to beat what needs no training worth the name.
 
-A decoder has to beat a 3-gram model and zlib in bits per byte, an encoder-decoder the best distribution without context
-in nats per token, each by a margin. How sure the difference is tells a bootstrap over documents, which are independent
-as tokens are not.
+A decoder has to beat an n-gram model and zlib in bits per byte, an encoder-decoder the unigram in nats per token, each
+by a margin. How sure the difference is tells a bootstrap over documents, which are independent as tokens are not.
 """
 
 from __future__ import annotations

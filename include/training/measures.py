@@ -11,7 +11,7 @@ import numpy as np
 
 from include.jobs.harness import BadInput, Job
 from include.training import zero_shot as task
-from include.training.baselines import NGram, sample, unigram_nats, zlib_bits
+from include.training.baselines import Ids, NGram, sample, zlib_bits
 from include.training.held_out import Document, computed_tokens, leave_out, span_nats, token_nats
 from include.training.loader import Corpus
 
@@ -72,12 +72,10 @@ def num_computed(scene: Scene) -> int:
 
 def decoder(scene: Scene, meter: Meter) -> tuple[dict[str, Any], list[Row]]:
     """Cost of every token, and what an n-gram model and a compressor make of the same documents."""
-    corpus, documents, job = scene.corpus, scene.documents, scene.job
-    order = job.parameter("ngram_order", 3)
+    corpus, documents, order = scene.corpus, scene.documents, scene.job.parameter("ngram_order", 3)
     if not 2 <= order <= 4:
         raise BadInput(f"hyper-parameter ngram_order={order} must be from 2 to 4")
-    max_tokens = min(job.parameter("max_ngram_tokens", MAX_NGRAM_TOKENS), scene.record["tokens"])
-    ngram = NGram(sample(corpus.train, max_tokens, corpus.end_id), corpus.vocab_size, corpus.end_id, order)
+    ngram = NGram(_counted(scene), corpus.vocab_size, corpus.end_id, order)
     tokens = [one.tokens for one in documents]
     nats = token_nats(scene.model, tokens, corpus.end_id, scene.context, scene.device, meter)
     rows: list[Row] = [
@@ -101,6 +99,12 @@ def decoder(scene: Scene, meter: Meter) -> tuple[dict[str, Any], list[Row]]:
     return {"held_out": held_out, "baselines": baselines}, rows
 
 
+def _counted(scene: Scene) -> list[Ids]:
+    """What n-gram models count: the train split, or as many tokens of it as the model has seen."""
+    max_tokens = min(scene.job.parameter("max_ngram_tokens", MAX_NGRAM_TOKENS), scene.record["tokens"])
+    return sample(scene.corpus.train, max_tokens, scene.corpus.end_id)
+
+
 def _about(document: Document) -> Row:
     return {"source": document.source, "number": document.number, "bytes": document.num_bytes}
 
@@ -114,7 +118,7 @@ def _compressed_bits(documents: Sequence[Document]) -> int:
 
 
 def encoder_decoder(scene: Scene, meter: Meter) -> tuple[dict[str, Any], list[Row]]:
-    """Cost of the tokens that were left out, and what the best distribution without context makes of the same.
+    """Cost of the tokens that were left out, and what the unigram of the train split makes of the same.
 
     Sentinels and end tokens stand where they must, so nothing is learnt of a model by them: they are not counted.
     """
@@ -123,13 +127,14 @@ def encoder_decoder(scene: Scene, meter: Meter) -> tuple[dict[str, Any], list[Ro
     nats = span_nats(scene.model, pieces, corpus.pad_id, scene.device, meter)
     is_text = [(one.targets < corpus.first_sentinel) & (one.targets != corpus.end_id) for one in pieces]
     targets = [one.targets[text] for one, text in zip(pieces, is_text, strict=True)]
-    unigram = np.split(unigram_nats(np.concatenate(targets)), np.cumsum([len(one) for one in targets])[:-1])
+    words = [stream[stream != corpus.end_id] for stream in _counted(scene)]
+    unigram = NGram(words, corpus.vocab_size, corpus.end_id, order=1)
     rows: list[Row] = [{**_about(one), "tokens": 0, "model_bits": 0.0, "baseline_bits": 0.0} for one in documents]
-    for piece, cost, text, other in zip(pieces, nats, is_text, unigram, strict=True):
+    for piece, cost, text, left_out in zip(pieces, nats, is_text, targets, strict=True):
         row = rows[piece.document]
         row["tokens"] += int(text.sum())
         row["model_bits"] += float(cost[text].sum() / LN2)
-        row["baseline_bits"] += float(other.sum() / LN2)
+        row["baseline_bits"] += float(unigram.bits(left_out).sum())
     rows = [row for row in rows if row["tokens"]]
     held_out = _by_source(rows)
     of_all = float(np.concatenate(nats).mean())

@@ -1,4 +1,4 @@
-"""The baselines: an n-gram model that is one, against the formulas written out; unigram and compressor."""
+"""The baselines: an n-gram model that is one, against the formulas written out, and the compressor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.training.baselines import NGram, sample, unigram_nats, zlib_bits
+from include.training.baselines import NGram, sample, zlib_bits
 
 END, VOCAB = 0, 6
 streams = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=80)
@@ -148,12 +148,11 @@ def test_a_sample_is_from_all_over_the_corpus() -> None:
     assert {int(one[0]) // 100 for one in found} == {0, 1}
 
 
-def test_no_model_without_context_does_better_than_the_unigram() -> None:
-    tokens = np.array([1, 1, 1, 2])
-    assert unigram_nats(tokens) == pytest.approx([-math.log(0.75)] * 3 + [-math.log(0.25)])
-    entropy = unigram_nats(tokens).sum()
-    for share in np.linspace(0.05, 0.95, 19):
-        assert entropy <= -(3 * math.log(share) + math.log(1 - share)) + 1e-9
+def test_of_order_1_it_is_about_each_tokens_share() -> None:
+    stream = np.repeat([1, 2, 3], [700, 200, 100])
+    found = NGram([stream], VOCAB, END, 1)
+    assert found.distribution(np.empty(0, int))[1:4] == pytest.approx([0.7, 0.2, 0.1], abs=0.002)
+    assert found.bits(np.array([1, 3, 1])) == pytest.approx(found.bits(np.array([3, 1, 1]))[[1, 0, 2]])
 
 
 def test_zlib_compresses_the_text_whole() -> None:
