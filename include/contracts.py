@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from include.errors import Fault
+from include.names import NAME
 
 
 def now() -> datetime:
@@ -141,3 +142,77 @@ class IngestionManifest(Record):
     ledger_version: int
     quarantine_uri: str | None
     counts: IngestionCounts
+
+
+class ReleaseFile(BaseModel):
+    """A file of a release."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")
+    """Below the release's folder; it cannot lead out of it."""
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Lineage(BaseModel):
+    """What a model was made of, and by which run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_uri: str
+    data_digest: str
+    tokenizer_digest: str
+    config_digest: str
+    """Of everything that training was told."""
+    code_digest: str
+    dag_id: str
+    run_id: str
+    jobs: tuple[str, ...]
+    """Names of the jobs that trained and measured it, in their order."""
+
+
+class Cost(BaseModel):
+    """What it took to make a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """None: no price is known, which is not the same as free."""
+    instance_seconds: float = Field(ge=0, allow_inf_nan=False)
+
+
+class ModelRelease(Record):
+    """A version of a model that may be used; written last, so its existence means that all of its files are there."""
+
+    model: str = Field(pattern=NAME)
+    version: int = Field(ge=1)
+    content_digest: str
+    """Of data, configuration, code and base model: the same content is the same version."""
+    model_uri: str
+    """Folder that plain transformers loads."""
+    card_uri: str
+    architecture: str
+    size: str
+    parameters: int = Field(ge=1)
+    base_model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}/[1-9]\d*$")] | None = None
+    """name/version of the release that it was made from; None: from scratch."""
+    lineage: Lineage
+    config: dict[str, str | int | float | bool]
+    """What training was told, by name."""
+    metrics: dict[str, FiniteFloat]
+    """As evaluation.json has them; a dot leads to what lies deeper, as in held_out.bits_per_byte."""
+    files: tuple[ReleaseFile, ...]
+    licences: tuple[str, ...]
+    """Of the data, as its sources name them."""
+    cost: Cost
+
+    @property
+    def reference(self) -> str:
+        """As other records name it: name/version."""
+        return f"{self.model}/{self.version}"
+
+    @property
+    def uri(self) -> str:
+        """The release's folder."""
+        return self.card_uri.rpartition("/")[0]
