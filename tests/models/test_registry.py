@@ -158,10 +158,10 @@ def another_first(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) ->
     assert registry.write_if_unchanged is write, "nothing was written"
 
 
-def test_a_claim_that_is_never_had_ends(any_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_that_is_never_had_ends(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "write_if_unchanged", lambda *_: False)
     with pytest.raises(BusyError, match="others came first 100 times"):
-        claim(any_root, "acme", "base", "a", "run")
+        claim(root, "acme", "base", "a", "run")
 
 
 def test_a_version_is_there_with_its_manifest(any_root: str) -> None:
@@ -190,12 +190,12 @@ def test_a_version_is_published_once(any_root: str) -> None:
     assert registry.get_version(any_root, "acme", "base", 1).metrics == {LOSS: 2.0}
 
 
-def test_models_and_tenants_are_kept_apart(any_root: str) -> None:
-    released(any_root, 1)
-    released(any_root, 1, model="base-t5")
-    a_release(any_root, 1, model="unfinished")
-    assert registry.list_models(any_root, "acme") == ["base", "base-t5"]
-    assert registry.list_models(any_root, "other") == []
+def test_models_and_tenants_are_kept_apart(root: str) -> None:
+    released(root, 1)
+    released(root, 1, model="base-t5")
+    a_release(root, 1, model="unfinished")
+    assert registry.list_models(root, "acme") == ["base", "base-t5"]
+    assert registry.list_models(root, "other") == []
 
 
 @pytest.mark.parametrize("name", ["../other", "a/b", "", "A", "a" * 64])
@@ -206,19 +206,19 @@ def test_what_is_no_name_leads_nowhere(name: str) -> None:
         registry.model_home("memory://x", name, "base")
 
 
-def test_an_unknown_schema_is_refused_with_its_place(any_root: str) -> None:
-    released(any_root, 1)
-    file = registry.release_home(any_root, "acme", "base", 1) / "manifest.json"
+def test_an_unknown_schema_is_refused_with_its_place(root: str) -> None:
+    released(root, 1)
+    file = registry.release_home(root, "acme", "base", 1) / "manifest.json"
     write_json(file, {**read_json(file), "schema_version": 2})
     with pytest.raises(UserError, match="manifest.json is not a ModelRelease of a known version"):
-        registry.list_versions(any_root, "acme", "base")
-    home = registry.model_home(any_root, "acme", "base")
+        registry.list_versions(root, "acme", "base")
+    home = registry.model_home(root, "acme", "base")
     write_json(home / "aliases.json", {"schema_version": 2})
     with pytest.raises(UserError, match="aliases.json is no Aliases of a known version: schema_version"):
-        aliases(any_root)
+        aliases(root)
     write_json(home / "claims" / "000001.json", {"schema_version": 1})
     with pytest.raises(UserError, match="000001.json is no Claim of a known version: version: Field required"):
-        claim(any_root, "acme", "base", "a", "run")
+        claim(root, "acme", "base", "a", "run")
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../b", ".hidden", "a//b", "a b", "a\nb", ""])
@@ -258,37 +258,36 @@ def test_a_release_is_verified_file_by_file(any_root: str) -> None:
 # Champion and challenger
 
 
-def test_the_first_is_champion_whatever_its_metric(any_root: str) -> None:
-    released(any_root, 1, loss=9.0)
-    assert promoted(any_root, 1) == Promotion(version=1, alias="champion", champion=1, reason="version 1 is the first")
-    assert (found := aliases(any_root)).champion == 1 and found.challenger is None and found.by == "run"
-    champion = registry.champion(any_root, "acme", "base")
+def test_the_first_is_champion_whatever_its_metric(root: str) -> None:
+    released(root, 1, loss=9.0)
+    assert promoted(root, 1) == Promotion(version=1, alias="champion", champion=1, reason="version 1 is the first")
+    assert (found := aliases(root)).champion == 1 and found.challenger is None and found.by == "run"
+    champion = registry.champion(root, "acme", "base")
     assert champion is not None and champion.version == 1
 
 
-def test_a_better_one_becomes_champion(any_root: str) -> None:
+def test_a_better_one_becomes_champion(root: str) -> None:
     for version, loss in ((1, 2.0), (2, 1.5)):
-        released(any_root, version, loss)
-        promotion = promoted(any_root, version)
+        released(root, version, loss)
+        promotion = promoted(root, version)
     assert promotion.alias == "champion"
     assert promotion.reason == f"{LOSS} 1.5000 of version 2, 2.0000 of version 1: better"
-    found = aliases(any_root)
+    found = aliases(root)
     assert (found.champion, found.challenger, found.former) == (2, None, (1,))
 
 
 @pytest.mark.parametrize("loss", [2.0, 2.5])
-def test_an_equal_or_worse_one_becomes_challenger(any_root: str, loss: float) -> None:
-    released(any_root, 1, 2.0)
-    promoted(any_root, 1)
-    released(any_root, 2, loss)
-    assert promoted(any_root, 2).alias == "challenger"
-    found = aliases(any_root)
+def test_an_equal_or_worse_one_becomes_challenger(root: str, loss: float) -> None:
+    released(root, 1, 2.0)
+    promoted(root, 1)
+    released(root, 2, loss)
+    assert promoted(root, 2).alias == "challenger"
+    found = aliases(root)
     assert (found.champion, found.challenger, found.former) == (1, 2, ())
     assert found.reason.endswith("not better")
 
 
-def test_the_direction_is_the_callers(tmp_path: Path) -> None:
-    root = tmp_path.as_uri()
+def test_the_direction_is_the_callers(root: str) -> None:
     higher = by_metric("accuracy", lower_is_better=False)
     for version, accuracy in ((1, 0.5), (2, 0.7), (3, 0.6)):
         released(root, version, metrics={"accuracy": accuracy})
@@ -296,8 +295,7 @@ def test_the_direction_is_the_callers(tmp_path: Path) -> None:
     assert (aliases(root).champion, aliases(root).challenger) == (2, 3)
 
 
-def test_what_cannot_be_compared_is_challenger(tmp_path: Path) -> None:
-    root = tmp_path.as_uri()
+def test_what_cannot_be_compared_is_challenger(root: str) -> None:
     released(root, 1)
     promoted(root, 1)
     released(root, 2, metrics={"other": 1.0})
@@ -306,8 +304,7 @@ def test_what_cannot_be_compared_is_challenger(tmp_path: Path) -> None:
     assert promotion.reason == f"version 2 has no metric {LOSS}: the two cannot be compared"
 
 
-def test_a_person_may_decide(tmp_path: Path) -> None:
-    root = tmp_path.as_uri()
+def test_a_person_may_decide(root: str) -> None:
     for version, loss in ((1, 1.0), (2, 2.0)):
         released(root, version, loss)
         promoted(root, version)
@@ -315,21 +312,21 @@ def test_a_person_may_decide(tmp_path: Path) -> None:
     assert (aliases(root).champion, aliases(root).challenger, aliases(root).reason) == (2, None, "by hand")
 
 
-def test_a_repeated_promotion_changes_nothing(any_root: str) -> None:
+def test_a_repeated_promotion_changes_nothing(root: str) -> None:
     for version, loss in ((1, 2.0), (2, 1.0), (3, 1.5)):
-        released(any_root, version, loss)
-        promoted(any_root, version)
-    before = aliases(any_root)
-    assert [promoted(any_root, version).alias for version in (1, 2, 3)] == ["former", "champion", "challenger"]
-    after = aliases(any_root)
+        released(root, version, loss)
+        promoted(root, version)
+    before = aliases(root)
+    assert [promoted(root, version).alias for version in (1, 2, 3)] == ["former", "champion", "challenger"]
+    after = aliases(root)
     assert after.model_copy(update={"at": None}) == before.model_copy(update={"at": None})
 
 
-def test_a_version_that_is_not_there_is_not_promoted(any_root: str) -> None:
-    a_release(any_root, 1)
+def test_a_version_that_is_not_there_is_not_promoted(root: str) -> None:
+    a_release(root, 1)
     with pytest.raises(UserError, match="has no version 1; there is: none"):
-        promoted(any_root, 1)
-    assert aliases(any_root) == Aliases()
+        promoted(root, 1)
+    assert aliases(root) == Aliases()
 
 
 def promote_own(root: str, worker: int) -> None:
@@ -341,8 +338,7 @@ def promote_own(root: str, worker: int) -> None:
         promoted(root, version)
 
 
-def test_of_processes_that_promote_at_once_none_is_lost(tmp_path: Path) -> None:
-    root = tmp_path.as_uri()
+def test_of_processes_that_promote_at_once_none_is_lost(root: str) -> None:
     at_once(promote_own, root)
     versions = registry.list_versions(root, "acme", "base")
     assert [one.version for one in versions] == list(range(1, 4 * PROCESSES + 1))
@@ -368,22 +364,22 @@ def test_a_champion_that_came_meanwhile_is_compared_with(any_root: str, monkeypa
     assert (aliases(any_root).champion, aliases(any_root).former) == (3, (1,))
 
 
-def test_two_first_ones_at_once_make_one_champion(any_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    released(any_root, 1, 2.0)
-    released(any_root, 2, 1.0)
-    with another_first(monkeypatch, lambda: promoted(any_root, 2)):
-        assert promoted(any_root, 1).alias == "challenger"
-    assert (aliases(any_root).champion, aliases(any_root).challenger) == (2, 1)
+def test_two_first_ones_at_once_make_one_champion(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    released(root, 1, 2.0)
+    released(root, 2, 1.0)
+    with another_first(monkeypatch, lambda: promoted(root, 2)):
+        assert promoted(root, 1).alias == "challenger"
+    assert (aliases(root).champion, aliases(root).challenger) == (2, 1)
 
 
 # References
 
 
-def test_a_release_is_found_by_its_reference(any_root: str) -> None:
+def test_a_release_is_found_by_its_reference(root: str) -> None:
     for version, loss in ((1, 2.0), (2, 1.0), (3, 1.5)):
-        released(any_root, version, loss)
-        promoted(any_root, version)
-    found = {text: registry.find(any_root, "acme", text).version for text in
+        released(root, version, loss)
+        promoted(root, version)
+    found = {text: registry.find(root, "acme", text).version for text in
              ("base", "base@champion", "base@challenger", "base/1")}  # fmt: skip
     assert found == {"base": 2, "base@champion": 2, "base@challenger": 3, "base/1": 1}
 
@@ -394,9 +390,9 @@ def test_what_is_no_reference_is_refused(text: str) -> None:
         registry.find("memory://nothing", "acme", text)
 
 
-def test_a_missing_one_is_told_with_those_that_are_there(any_root: str) -> None:
-    released(any_root, 1)
+def test_a_missing_one_is_told_with_those_that_are_there(root: str) -> None:
+    released(root, 1)
     with pytest.raises(UserError, match="model 'base' of tenant 'acme' has no champion; models with a version: base"):
-        registry.find(any_root, "acme", "base")
+        registry.find(root, "acme", "base")
     with pytest.raises(UserError, match="model 'base' of tenant 'acme' has no version 4; there is: 1"):
-        registry.find(any_root, "acme", "base/4")
+        registry.find(root, "acme", "base/4")
