@@ -233,13 +233,14 @@ def _lines(value: Any, indent: str) -> Iterator[str]:
     for name, one in named:
         if name == "samples":
             continue
-        if isinstance(one, Mapping | list | tuple):
-            title = f"- {one['name']}" if name == "-" and isinstance(one, Mapping) and "name" in one else name
-            yield f"{indent}{title}:"
-            inner = {key: item for key, item in one.items() if key != "name"} if title != name else one
-            yield from _lines(inner, f"{indent}  ")
-        else:
+        if not isinstance(one, Mapping | list | tuple):
             yield f"{indent}{name}{'' if name == '-' else ':'} {_plain(one)}"
+            continue
+        inner, title = one, name
+        if name == "-" and isinstance(one, Mapping) and "name" in one:
+            inner, title = {key: item for key, item in one.items() if key != "name"}, f"- {one['name']}"
+        yield f"{indent}{title}:"
+        yield from _lines(inner, f"{indent}  ")
 
 
 def _plain(value: Any) -> str:
