@@ -63,8 +63,8 @@ AIRFLOW = Environment(
         ("install the requirements", ("-r", "requirements-local.txt", "--group", "dev", "-c", "constraints.txt")),
         ("install the requirements without dependencies", ("-r", "requirements-local-nodeps.txt", "--no-deps")),
     ),
-    download_mb=470,
-    needed_gb=3.0,
+    download_mb=570,
+    needed_gb=3.2,
 )
 JOBS = Environment(
     verb="setup-jobs",

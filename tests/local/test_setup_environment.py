@@ -121,7 +121,7 @@ def test_a_setup_installs_the_lock_and_says_what_it_does(bench: Bench, capsys: p
     assert calls[2].endswith("-r requirements-local.txt --group dev -c constraints.txt")
     assert calls[3].endswith("-r requirements-local-nodeps.txt --no-deps")
     said = capsys.readouterr().out
-    assert "Python 3.12.4" in said and "470 MB, no torch" in said and "Resolved 3 packages" in said
+    assert "Python 3.12.4" in said and "570 MB, no torch" in said and "Resolved 3 packages" in said
 
 
 def test_a_second_setup_does_nothing(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
