@@ -27,17 +27,23 @@ from include.errors import UserError
 from include.names import NAME, SCHEMES
 
 PROJECT = Path(__file__).resolve().parent.parent
+MLFLOW_SCHEMES = ("sqlite:///", "http://", "https://", "arn:")
 
 
 def _names(field: str) -> AliasChoices:
-    return AliasChoices(f"FMOPS_{field.upper()}", f"AIRFLOW__FMOPS__{field.upper()}", field)
+    return AliasChoices(f"FMOPS_{field.upper()}", f"AIRFLOW__FMOPS__{field.upper()}")
 
 
 class Settings(BaseSettings):
     """What a deployment is: its target, where its files lie, its tenant, its models."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", alias_generator=AliasGenerator(validation_alias=_names)
+        frozen=True,
+        extra="forbid",
+        alias_generator=AliasGenerator(validation_alias=_names),
+        # The file has plain names. With a prefix, the environment has not: MLFLOW_TRACKING_URI is not ours.
+        validate_by_name=True,
+        env_prefix="FMOPS_",
     )
 
     target: Literal["local", "aws"] = "local"
@@ -178,11 +184,24 @@ class Settings(BaseSettings):
     worker_image: str | None = None
     """ECR address of the image of the Dockerfile's target `worker`, for SageMaker jobs that need what workers have."""
 
+    mlflow_tracking_uri: str | None = None
+    """Where MLflow shows the releases: sqlite:///FILE, http(s)://HOST, or the ARN of a server that SageMaker manages.
+    None: mlflow.db below a file:// storage_root; elsewhere no view is written."""
+
     @field_validator("storage_root")
     @classmethod
     def _has_a_scheme(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(SCHEMES):
             raise ValueError("must start with file://, s3:// or memory://")
+        return value
+
+    @field_validator("mlflow_tracking_uri")
+    @classmethod
+    def _is_no_secret(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(MLFLOW_SCHEMES):
+            raise ValueError(f"must start with {', '.join(MLFLOW_SCHEMES)}")
+        if value is not None and "@" in value.partition("://")[2].partition("/")[0]:
+            raise ValueError("holds a user: give that by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
         return value
 
     @classmethod
@@ -228,6 +247,6 @@ def load_settings() -> Settings:
 def _line(detail: Any) -> str:
     """One wrong setting; the value only where it cannot be a secret in the wrong place."""
     name = str(detail["loc"][0])
-    secret = any(word in name.lower() for word in ("key", "password"))
+    secret = any(word in name.lower() for word in ("key", "password")) or "@" in str(detail["input"])
     plain = detail["type"] != "extra_forbidden" and not secret
     return f"setting {name}{'=' + repr(detail['input']) if plain else ''}: {detail['msg']}"

@@ -34,6 +34,7 @@ def test_the_environment_wins_over_mwaa_s_option_over_the_file(tmp_path: Path, m
         ("FMOPS_TENANT", "Not A Name", "FMOPS_TENANT='Not A Name'"),
         ("FMOPS_STORAGE_ROOT", "/data", "must start with file://, s3:// or memory://"),
         ("FMOPS_CHAT_TIMEOUT_S", "-1", "greater than 0"),
+        ("FMOPS_MLFLOW_TRACKING_URI", "mlruns", "must start with sqlite:///, http://, https://, arn:"),
         ("FMOPS_SETTINGS", "/does/not/exist.toml", "FMOPS_SETTINGS=/does/not/exist.toml is not a file"),
     ],
 )
@@ -89,3 +90,19 @@ def test_a_secret_is_shown_neither_in_the_settings_nor_in_an_error(monkeypatch: 
     with pytest.raises(UserError) as error:
         load_settings()
     assert "sk-very-secret" not in str(error.value)
+
+
+def test_a_password_in_a_url_is_neither_taken_nor_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMOPS_MLFLOW_TRACKING_URI", "https://me:very-secret@mlflow.example/x")
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_USERNAME") as error:
+        load_settings()
+    assert "very-secret" not in str(error.value)
+    monkeypatch.setenv("FMOPS_MLFLOW_TRACKING_URI", "https://mlflow.example/x@y")
+    assert load_settings().mlflow_tracking_uri == "https://mlflow.example/x@y"
+
+
+@pytest.mark.parametrize("name", ["TARGET", "TENANT", "MLFLOW_TRACKING_URI", "mlflow_tracking_uri", "STORAGE_ROOT"])
+def test_variables_of_others_are_no_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_settings()
+    monkeypatch.setenv(name, "theirs")
+    assert load_settings() == before

@@ -80,6 +80,15 @@ def test_nothing_that_airflow_runs_imports_the_sagemaker_sdk() -> None:
     }
 
 
+def test_only_the_view_of_releases_imports_mlflow() -> None:
+    assert {folder: importers(PROJECT / folder, "mlflow") for folder in ("dags", "include", "plugins", "local")} == {
+        "dags": [],
+        "include": ["models/registry_mlflow.py"],
+        "plugins": [],
+        "local": [],
+    }
+
+
 def test_a_late_import_is_seen(tmp_path: Path) -> None:
     plant(tmp_path, jobs__sagemaker="import boto3", late="def f():\n    from sagemaker.core import image_uris")
     assert importers(tmp_path / "include", "sagemaker") == ["late.py"]
