@@ -17,7 +17,7 @@ $(foreach name,$(TEXTS),$(eval $(call verbatim,$(name))))
 unknown = $(filter-out PYTHON AWS_% FMOPS_%,$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-jobs demo up down dag ingest ask trace versions rollback clean-versions adopt sync images \
+.PHONY: help setup setup-jobs demo up down dag ingest ask trace versions rollback clean-versions adopt ui-mlflow sync images \
   test test-slow test-compose lint bench lock reset
 
 help:  ## list the verbs
@@ -73,6 +73,9 @@ clean-versions: setup  ## remove old versions of an index [INDEX=my-docs] [KEEP=
 adopt: setup  ## answer from an index that others built: make adopt PLACE=... [STORE=...] [EMBEDDER=...] [SOURCE=...] [FIELDS=...]
 	@$(PY) -m include.rag.manage adopt --index="$${INDEX:-docs}" --place="$$PLACE" --store="$$STORE" \
 	  --embedder="$$EMBEDDER" --source="$$SOURCE" --fields="$$FIELDS"
+
+ui-mlflow: setup  ## show the released models in MLflow until Ctrl-C; FMOPS_MLFLOW_PORT=... moves it from 5000
+	@$(PY) -m local ui-mlflow
 
 sync: setup  ## put the project where Amazon MWAA reads it: BUCKET=... [PREFIX=...] [SETTINGS=file.toml] [DRY_RUN=1]
 	$(if $(unknown),$(error sync does not know $(unknown): write BUCKET, PREFIX, SETTINGS or DRY_RUN))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from include.config import load_settings
 from include.errors import UserError
 from local.airflow import LocalAirflow, already_running, running_airflow
 from local.client import Client
@@ -22,6 +23,7 @@ from local.home import PROJECT, USER, AirflowError, Home, airflow_home
 from local.processes import Ended, end_marked
 from local.results import print_results
 from local.sync import SyncError, sync
+from local.ui_mlflow import ui_mlflow
 from local.watch import follow
 
 say = functools.partial(print, flush=True)
@@ -171,6 +173,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     verb.add_argument("--from", dest="folder", required=True)
     verb.add_argument("--index", default="my-docs")
     verbs.add_parser("sync", help="put the project into a bucket (BUCKET, PREFIX, SETTINGS, DRY_RUN) of Amazon MWAA")
+    verbs.add_parser("ui-mlflow", help="show the released models in MLflow until Ctrl-C")
     verbs.add_parser("reset", help="delete Airflow's home and the data (YES=1: without asking)")
     return parser.parse_args(argv)
 
@@ -189,6 +192,8 @@ def run(args: argparse.Namespace) -> int:
         return ingest(args.folder, args.index or "my-docs")
     if args.verb == "sync":
         return sync_to_mwaa(os.environ)
+    if args.verb == "ui-mlflow":
+        return ui_mlflow(load_settings(), os.environ, say)
     return reset(Home(airflow_home()), PROJECT / "data", os.environ.get("YES") == "1")
 
 

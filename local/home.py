@@ -32,21 +32,26 @@ def airflow_home(environ: Mapping[str, str] = os.environ) -> Path:
 
 def airflow_port(environ: Mapping[str, str] = os.environ) -> int:
     """The port of the UI and API: FMOPS_PORT, or 8080. 0 takes any free one."""
-    text = environ.get("FMOPS_PORT") or "8080"
+    return chosen_port("FMOPS_PORT", 8080, environ)
+
+
+def chosen_port(variable: str, default: int, environ: Mapping[str, str]) -> int:
+    """The port that a variable names, or the default; UserError if it is none."""
+    text = environ.get(variable) or str(default)
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
-        raise UserError(f"FMOPS_PORT={text} is not a port: write a number from 0 (any free port) to 65535")
+        raise UserError(f"{variable}={text} is not a port: write a number from 0 (any free port) to 65535")
     return int(text)
 
 
-def usable_port(port: int) -> int:
-    """The port itself if it is free on loopback, a free one for 0; UserError if it is taken."""
+def usable_port(port: int, variable: str = "FMOPS_PORT") -> int:
+    """The port itself if it is free on loopback, a free one for 0; UserError if it is taken: `variable` moves it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(
-                f"port {port} cannot be used ({error.strerror}): end what listens there, or set FMOPS_PORT"
+                f"port {port} cannot be used ({error.strerror}): end what listens there, or set {variable}"
             ) from None
         return int(probe.getsockname()[1])
 

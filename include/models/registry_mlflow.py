@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 TAG_ROOT, TAG_RELEASE, TAG_MANIFEST = "fmops.root", "fmops.release", "fmops.manifest"
 """Whose view it is, which release, and the digest of the manifest that it was made from."""
 SQLITE = "sqlite:///"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Of an experiment: MLflow's pages on model training show its runs."""
 VARIABLE = "MLFLOW_TRACKING_URI"
 """Where MLflow keeps what is set for the whole process."""
 FOLDER = "release"
@@ -163,7 +165,7 @@ class _Model:
                 self.name,
                 source,
                 run_id,
-                tags=_tags(release),
+                tags=_version_tags(release),
                 description=_description(release),
                 await_creation_for=0,
             )
@@ -196,7 +198,7 @@ class _Model:
         if self.uri.startswith(SQLITE):
             beside = Path(self.uri.removeprefix(SQLITE)).parent / "mlflow-artifacts"
             folder = str(beside / self.tenant / self.short_name)
-        return str(self.client.create_experiment(name, artifact_location=folder))
+        return str(self.client.create_experiment(name, artifact_location=folder, tags=KIND))
 
     def _fill(self, run_id: str, release: ModelRelease) -> None:
         from mlflow.entities import Metric, Param
@@ -252,16 +254,23 @@ def _tags(release: ModelRelease) -> dict[str, str]:
     return {
         TAG_RELEASE: release.reference,
         TAG_MANIFEST: _manifest_digest(release),
-        **{f"fmops.{name}": _told(value) for name, value in lineage.items()},
-        "fmops.content_digest": release.content_digest,
-        "fmops.base_model": release.base_model or "none",
-        "fmops.model_uri": release.model_uri,
-        "fmops.card_uri": release.card_uri,
-        "fmops.licences": _told(release.licences),
-        "fmops.use_case": release.use_case,
-        "fmops.cost_usd": "unknown" if release.cost.usd is None else str(release.cost.usd),
-        "fmops.instance_seconds": str(release.cost.instance_seconds),
+        **{name: _told(value) for name, value in lineage.items()},
+        "content_digest": release.content_digest,
+        "base_model": release.base_model or "none",
+        "model_uri": release.model_uri,
+        "card_uri": release.card_uri,
+        "licences": _told(release.licences),
+        "use_case": release.use_case,
+        "cost_usd": "unknown" if release.cost.usd is None else str(release.cost.usd),
+        "instance_seconds": str(release.cost.instance_seconds),
     }
+
+
+def _version_tags(release: ModelRelease) -> dict[str, str]:
+    """Those that tell versions apart: a list of versions shows all of its tags."""
+    tags = _tags(release)
+    names = ("run_id", "base_model", "data_digest", "tokenizer_digest", "config_digest", "code_digest", "model_uri")
+    return {name: tags[name] for name in (TAG_RELEASE, TAG_MANIFEST, *names)}
 
 
 def _told(value: str | Sequence[str]) -> str:
