@@ -69,7 +69,8 @@ class Stack:
         """A compose command; what it wrote to standard output."""
         # Nothing of the caller's environment may stand in for what a fresh clone lacks.
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("FMOPS_", "AIRFLOW_", "AWS_"))}
-        ports = {"FMOPS_PORT": str(self.port), "FMOPS_OPENSEARCH_PORT": str(self.port + 1)}
+        names = ("FMOPS_PORT", "FMOPS_OPENSEARCH_PORT", "FMOPS_MLFLOW_PORT")
+        ports = {name: str(self.port + number) for number, name in enumerate(names)}
         done = subprocess.run(
             [*self.compose, "--project-name", self.name, *arguments],
             cwd=self.folder,

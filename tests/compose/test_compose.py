@@ -105,6 +105,28 @@ def test_dags_run_to_results(stack: Stack, client: Client) -> None:
     assert "score" in passages and "retr" in passages.lower()
 
 
+IN_MLFLOW = """
+from include.config import load_settings
+from include.models.registry_mlflow import _client, tracking_uri
+with _client(tracking_uri(load_settings())) as mlflow:
+    mlflow.create_registered_model("probe")
+    run = mlflow.create_run(mlflow.create_experiment("probe"))
+    mlflow.log_text(run.info.run_id, "kept", "probe.txt")
+    print(run.info.run_id)
+"""
+
+
+def test_mlflow_shows_this_machine_what_workers_write(stack: Stack) -> None:
+    run = stack.exec("airflow-worker", "python", "-c", IN_MLFLOW).split()[-1]
+    url = f"http://127.0.0.1:{PORT + 2}"
+    with httpx.Client(base_url=url, trust_env=False) as browser:
+        models = browser.get("/api/2.0/mlflow/registered-models/search").json()["registered_models"]
+        assert [model["name"] for model in models] == ["probe"]
+        assert browser.get("/get-artifact", params={"run_id": run, "path": "probe.txt"}).text == "kept"
+        foreign = browser.get("/api/2.0/mlflow/registered-models/search", headers={"Host": "evil.example"})
+        assert foreign.status_code == 403
+
+
 class Smoke:
     """A run of the DAG `smoke`, and the folders of its job on the volume, as the triggerer sees them."""
 

@@ -45,18 +45,21 @@ def test_every_base_image_is_pinned_to_the_airflow_of_requirements() -> None:
     assert [base for base in bases if base not in stages] == [f"apache/airflow:{airflow_version()}-python3.12"]
 
 
-@pytest.mark.parametrize("name", AIRFLOW)
-def test_airflow_services_run_our_images_of_that_version(name: str) -> None:
-    assert re.fullmatch(rf"fmops-airflow:{re.escape(airflow_version())}-(slim|worker)", SERVICES[name]["image"])
+@pytest.mark.parametrize("name", [*AIRFLOW, "mlflow"])
+def test_services_run_our_images_of_that_version(name: str) -> None:
+    kinds = "mlflow" if name == "mlflow" else "slim|worker"
+    assert re.fullmatch(rf"fmops-airflow:{re.escape(airflow_version())}-({kinds})", SERVICES[name]["image"])
 
 
 def test_each_of_our_images_is_built_once() -> None:
     built = {name: service for name, service in SERVICES.items() if "build" in service}
-    assert {service["image"] for service in built.values()} == {SERVICES[name]["image"] for name in AIRFLOW}
+    assert {service["image"] for service in built.values()} == {
+        SERVICES[name]["image"] for name in (*AIRFLOW, "mlflow")
+    }
     for service in built.values():
         assert service["image"].endswith("-" + service["build"]["target"])
         assert f" AS {service['build']['target']}\n" in DOCKERFILE
-    assert len(built) == 2
+    assert len(built) == 3
 
 
 def test_the_image_ends_as_an_unprivileged_user() -> None:
@@ -82,8 +85,9 @@ def test_published_ports_are_on_loopback(name: str) -> None:
     assert "network_mode" not in SERVICES[name] or SERVICES[name]["network_mode"] == "none"
 
 
-def test_only_the_ui_and_the_vector_store_are_published() -> None:
-    assert {name for name, service in SERVICES.items() if "ports" in service} == {"airflow-apiserver", "opensearch"}
+def test_only_pages_and_the_vector_store_are_published() -> None:
+    published = {name for name, service in SERVICES.items() if "ports" in service}
+    assert published == {"airflow-apiserver", "mlflow", "opensearch"}
 
 
 @pytest.mark.parametrize("name", LONG_RUNNING)
@@ -127,6 +131,7 @@ def test_no_variable_holds_a_secret(name: str) -> None:
 def test_no_secret_has_a_default() -> None:
     assert set(re.findall(r"\$\{(\w+)", (PROJECT / "docker-compose.yaml").read_text())) == {
         "FMOPS_PORT",
+        "FMOPS_MLFLOW_PORT",
         "FMOPS_OPENSEARCH_PORT",
         "FMOPS_OPENLINEAGE_TRANSPORT",
         "FMOPS_WORKER_CONCURRENCY",
@@ -144,6 +149,24 @@ def test_jobs_run_in_the_environment_that_the_image_makes_for_them() -> None:
     folder = SERVICES["airflow-worker"]["environment"]["FMOPS_JOB_PYTHON"].removesuffix("/bin/python")
     assert re.search(rf"WORKDIR {Path(folder).parent}\n.*\nRUN uv venv {Path(folder).name} ", DOCKERFILE, re.DOTALL)
     assert "-r requirements-jobs.txt -c constraints-jobs.txt" in DOCKERFILE
+
+
+def test_mlflow_is_where_airflow_looks_for_it_and_answers_to_that_name() -> None:
+    options = dict(option.removeprefix("--").split("=", 1) for option in SERVICES["mlflow"]["command"])
+    places = {SERVICES[name]["environment"]["FMOPS_MLFLOW_TRACKING_URI"] for name in AIRFLOW}
+    assert places == {f"http://mlflow:{options['port']}"}
+    assert options["allowed-hosts"].split(",")[0] == f"mlflow:{options['port']}"
+    assert SERVICES["mlflow"]["ports"][0].endswith(f":{options['port']}")
+    (volume,) = SERVICES["mlflow"]["volumes"]
+    folder = volume.partition(":")[2]
+    assert options["backend-store-uri"].startswith(f"sqlite:///{folder}/")
+    assert options["artifacts-destination"].startswith(f"{folder}/")
+    assert re.search(rf"^RUN install -d -o airflow .*{folder}$", DOCKERFILE, re.MULTILINE), "it may write there"
+    assert SERVICES["mlflow"]["environment"]["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_the_image_of_mlflow_holds_the_locked_release_of_it() -> None:
+    assert "mlflow -c /opt/fmops/constraints.txt\n" in DOCKERFILE
 
 
 def test_workers_can_be_scaled() -> None:
