@@ -16,7 +16,7 @@ import httpx
 
 from include.config import Settings
 from include.errors import UserError
-from include.models.registry_mlflow import SQLITE, sync_mlflow, tracking_uri, without_telemetry
+from include.models.registry_mlflow import SQLITE, quiet, sync_mlflow, tracking_uri
 from local.home import PROJECT, AirflowError, chosen_port, usable_port
 from local.processes import MARK, Ended, end_marked, ending_on_signals, signals_held_off
 
@@ -69,7 +69,7 @@ def _elsewhere(uri: str) -> str:
 @contextmanager
 def _serving(uri: str, port: int) -> Iterator[Callable[[], None]]:
     """MLflow's server as long as the block runs; gives what raises AirflowError once the server has ended by itself."""
-    without_telemetry()
+    quiet()
     mark, folder = uuid.uuid4().hex, Path(uri.removeprefix(SQLITE)).parent
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", uri]

@@ -63,9 +63,10 @@ def tracking_uri(settings: Settings) -> str | None:
     return f"sqlite:///{settings.root.removeprefix('file://')}/mlflow.db"
 
 
-def without_telemetry() -> None:
-    """Keep MLflow from telling its makers what it is used for; before it is imported for the first time."""
-    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+def quiet() -> None:
+    """Keep MLflow from telling its makers what it is used for, and a log where runs are shown; before its import."""
+    names = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
+    os.environ |= dict.fromkeys(names, "true")
 
 
 def sync_mlflow(root: str, tenant: str, uri: str) -> Synced:
@@ -84,7 +85,7 @@ def sync_mlflow(root: str, tenant: str, uri: str) -> Synced:
 
 @contextmanager
 def _client(uri: str) -> Iterator[MlflowClient]:
-    without_telemetry()
+    quiet()
     import mlflow
 
     file = location(f"file://{uri.removeprefix(SQLITE)}") if uri.startswith(SQLITE) else None

@@ -76,13 +76,16 @@ def wait_for(url: str, process: subprocess.Popen[bytes], timeout_s: float = 90.0
     raise AssertionError(f"{url} did not answer")
 
 
-def test_a_server_shows_the_same_as_a_file(three: str, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_shows_the_same_as_a_file(
+    three: str, server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     sync_mlflow(three, "acme", place(three))
     before = view(place(three))
     monkeypatch.setenv("FMOPS_MLFLOW_TRACKING_URI", server)
     assert tracking_uri(load_settings()) == server
     assert sync_mlflow(three, "acme", server) == Synced(models=2, versions=4, written=4)
     assert sync_mlflow(three, "acme", server).written == 0
+    assert "View run" not in (said := capfd.readouterr()).out and "request headers" not in said.err
     found = view(server)
     for one in (before, found):
         sources = [version.pop("source") for model in one.values() for version in model["versions"]]
