@@ -100,11 +100,10 @@ def release(root: str, order: Order, thresholds: Thresholds | None = None) -> Mo
             return found
         draft = _draft(order, claim, home, evaluation, lineage, corpus, source.copy_model(home))
         others = [source.copy(name, home) for name in (EVALUATION, PER_DOCUMENT)]
-        decision = judge(evaluation, source.read(PER_DOCUMENT)["documents"], thresholds or Thresholds())
         facts = card.Facts(
             release=draft,
             evaluation=evaluation,
-            decision=decision,
+            decision=judge(evaluation, source.read(PER_DOCUMENT)["documents"], thresholds or Thresholds()),
             corpus=corpus,
             report=read_json(location(order.corpus_uri) / "report.json"),
             flops=flops(evaluation, corpus.vocab_size),
