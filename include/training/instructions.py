@@ -12,8 +12,8 @@ import torch
 from include.errors import UserError
 from include.jobs.harness import BadInput, Job
 from include.training.loader import Corpus
-from include.training.optimiser import SCHEDULES, Schedule
 from include.training.presets import ARCHITECTURES, Architecture, get_preset
+from include.training.schedule import SCHEDULES, Schedule
 
 PARALLELISM = ("auto", "single", "ddp", "fsdp")
 COMPILE = ("auto", "on", "off")

@@ -37,10 +37,12 @@ def main(job: Job) -> dict[str, Any]:
 
     from include.training.distributed import Place, first_device, launch
     from include.training.instructions import read_instructions
+    from include.training.presets import get_preset
 
     orders = read_instructions(job)
     _previous(job, orders)
     processes = orders.processes or max(1, torch.cuda.device_count())
+    orders.micro_rows(get_preset(orders.size).context, processes * len(job.hosts))
     if processes * len(job.hosts) == 1 and orders.parallelism in ("auto", "single"):
         _train(job, Place(device=first_device()))
     else:

@@ -20,8 +20,9 @@ from include.training.instructions import Instructions
 from include.training.loader import Batch, Corpus, open_rows
 from include.training.machine import is_bf16, reference_flops
 from include.training.model import build_model, hugging_face_config
-from include.training.optimiser import learning_rate, make_optimiser
+from include.training.optimiser import make_optimiser
 from include.training.presets import flops_per_token, get_preset, num_parameters
+from include.training.schedule import learning_rate
 
 log = logging.getLogger(__name__)
 
