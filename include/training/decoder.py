@@ -16,7 +16,8 @@ from include.training.presets import Preset
 
 ROPE_THETA = 10_000.0
 NORM_EPSILON = 1e-5
-INITIAL_STD = 0.02
+INITIAL_STD = 0.7
+"""Of a matrix, times the root of the width: 0.05 for `tiny`, which learns a quarter slower from GPT-2's 0.02."""
 
 
 class Attention(nn.Module):
@@ -90,7 +91,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.model = Body(preset, vocab_size)
         self.head_width = preset.width // preset.heads
-        self._initialise(preset.layers)
+        self._initialise(preset)
 
     def forward(self, tokens: Tensor, positions: Tensor, targets: Tensor, is_packed: bool = True) -> Tensor:
         """Mean cross-entropy in nats a token; all (rows, context).
@@ -109,12 +110,18 @@ class Decoder(nn.Module):
             x = block(x, rotation, mask)
         return F.linear(self.model.norm(x), self.model.embed_tokens.weight)
 
-    def _initialise(self, layers: int) -> None:
+    def _initialise(self, preset: Preset) -> None:
         """Normal; what is added to the residual stream is scaled down with depth (Radford et al., GPT-2, 2019)."""
+        std = initial_std(preset)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 is_output = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(weight, std=INITIAL_STD / (2 * layers) ** 0.5 if is_output else INITIAL_STD)
+                nn.init.normal_(weight, std=std / (2 * preset.layers) ** 0.5 if is_output else std)
+
+
+def initial_std(preset: Preset) -> float:
+    """Standard deviation of the first weights."""
+    return INITIAL_STD * preset.width**-0.5
 
 
 def document_mask(positions: Tensor) -> Tensor:
@@ -158,7 +165,7 @@ def hugging_face_config(preset: Preset, vocab_size: int, end_id: int, pad_id: in
         "max_position_embeddings": preset.context,
         "rms_norm_eps": NORM_EPSILON,
         "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
-        "initializer_range": INITIAL_STD,
+        "initializer_range": initial_std(preset),
         "tie_word_embeddings": True,
         "bos_token_id": end_id,
         "eos_token_id": end_id,

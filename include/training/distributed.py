@@ -134,21 +134,26 @@ def gather_sharded(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[s
 
 def restore_sharded(model: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
     """As state.restore(), of a sharded model: each process takes its part of each tensor."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+    from torch.distributed.checkpoint import state_dict
 
-    _, known = _state(model, optimiser, is_complete=False)
+    options = state_dict.StateDictOptions(full_state_dict=True)
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     moments: dict[str, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):
             _, kind, weight = name.split(".", 2)
             moments.setdefault(weight, {})[kind] = value
-    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    set_state_dict(
+    if not moments:  # asking the optimiser for its state would count a step
+        optimiser.state.clear()
+        state_dict.set_model_state_dict(model, weights, options=options)
+        return
+    _, known = _state(model, optimiser, is_complete=False)
+    state_dict.set_state_dict(
         model,
         optimiser,
         model_state_dict=weights,
         optim_state_dict={"state": moments, "param_groups": known["param_groups"]},
-        options=StateDictOptions(full_state_dict=True),
+        options=options,
     )
 
 

@@ -244,9 +244,17 @@ def refuse(folder: Path) -> dict[str, str]:
     return said
 
 
-def several(folder: Path) -> dict[str, Any]:
-    """One process, two by DDP, two by FSDP; then those of two segments."""
-    found: dict[str, Any] = {"one": train(folder / "one")}
+def two_processes(folder: Path) -> dict[str, Any]:
+    """One process, two by DDP, two by FSDP."""
+    found = {"one": train(folder / "one")}
+    for parallelism in ("ddp", "fsdp"):
+        found[parallelism] = train(folder / parallelism, parallelism=parallelism, processes=2)
+    return found
+
+
+def two_processes_in_segments(folder: Path) -> dict[str, Any]:
+    """Two processes from begin to end, and in two segments."""
+    found: dict[str, Any] = {}
     for parallelism in ("ddp", "fsdp"):
         arguments = {"parallelism": parallelism, "processes": 2}
         found[parallelism] = train(folder / parallelism, **arguments)
@@ -257,7 +265,18 @@ def several(folder: Path) -> dict[str, Any]:
 
 
 TRIALS = {
-    trial.__name__: trial for trial in (stop_anywhere, kill, segments, broken, corrupt, full_disk, refuse, several)
+    trial.__name__: trial
+    for trial in (
+        stop_anywhere,
+        kill,
+        segments,
+        broken,
+        corrupt,
+        full_disk,
+        refuse,
+        two_processes,
+        two_processes_in_segments,
+    )
 }
 
 
