@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from include.training.decoder import INITIAL_STD
 from include.training.presets import RELATIVE_BUCKETS, Preset
 
 MAX_DISTANCE = 128
@@ -129,7 +130,10 @@ class Side(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """The model; input and output embeddings are one matrix, so the output is scaled by the width's root."""
+    """The model; input and output embeddings are one matrix, drawn small as the decoder-only model's.
+
+    T5 draws it from 1 and scales the output, which AdamW's equal steps then move too slowly.
+    """
 
     def __init__(self, preset: Preset, vocab_size: int) -> None:
         super().__init__()
@@ -154,15 +158,16 @@ class EncoderDecoder(nn.Module):
         causal = torch.full((length, length), -math.inf, device=written.device).triu(1)
         memory = self.encoder(self.shared(inputs), padding)
         out = self.decoder(self.shared(written), causal, memory, padding.expand(-1, -1, length, -1))
-        return F.linear(out * self.shared.embedding_dim**-0.5, self.shared.weight)
+        return F.linear(out, self.shared.weight)
 
     def _initialise(self, preset: Preset) -> None:
-        """As transformers does: each with the root of what it sums over; queries besides with the heads'."""
-        width, head_width = preset.width, preset.width // preset.heads
-        deviations = {"q": (width * head_width) ** -0.5, "wo": preset.hidden**-0.5, "shared": 1.0}
+        """Normal, by the width; queries besides by the heads', whose products are not scaled; outputs by the depth."""
+        std = INITIAL_STD * preset.width**-0.5
+        head_width = preset.width // preset.heads
+        factors = {"q": head_width**-0.5, "o": (4 * preset.side_layers) ** -0.5, "wo": (4 * preset.side_layers) ** -0.5}
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
-                nn.init.normal_(weight, std=deviations.get(name.split(".")[-2], width**-0.5))
+                nn.init.normal_(weight, std=std * factors.get(name.split(".")[-2], 1.0))
 
 
 def relative_buckets(length: int, *, both_ways: bool, device: torch.device) -> Tensor:
@@ -198,7 +203,7 @@ def hugging_face_config(preset: Preset, vocab_size: int, end_id: int, pad_id: in
         "layer_norm_epsilon": NORM_EPSILON,
         "feed_forward_proj": "gated-gelu",
         "dropout_rate": 0.0,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": False,  # to T5Config it says that the output is not scaled; they are tied all the same
         "decoder_start_token_id": pad_id,
         "eos_token_id": end_id,
         "pad_token_id": pad_id,
