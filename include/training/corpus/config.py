@@ -34,7 +34,7 @@ class CurationConfig(BaseModel):
     """Of the detector, from 0 to 1: below it the text is of no language, or of several. Prose has 0.8 and more,
     documentation full of names 0.4 and more, random letters 0.2 and less in 99 of 100 cases."""
     min_alphabetic_share: Share = 0.6
-    """Of characters that are no blank, letters and marks: tables of numbers and dumps have fewer, code about 0.7.
+    """Of characters that are no blank, letters and marks: tables of numbers and dumps have fewer, code 0.7 and more.
     (Gopher counts words with a letter, 80 %; by characters a word such as `0x7f3a` does not pass for language.)"""
     max_duplicate_line_share: Share = 0.7
     """Of lines that are not blank, those that stood above already. Gopher's limit is 0.3 on the Web; reference
@@ -98,5 +98,6 @@ def told(error: ValidationError) -> str:
     """In one line, the first thing that is wrong: field, value, what is allowed."""
     first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"]))
-    value = "" if first["type"] in ("missing", "value_error") else f"={str(first['input'])[:100]!r}"
-    return " ".join(f"{place}{value}: {first['msg']}".removeprefix(": ").split())
+    value = "" if first["type"] in ("missing", "value_error") else f"={first['input']!r}"[:100]
+    message = first["msg"].removeprefix("Value error, ")
+    return " ".join(f"{place}{value}: {message}".removeprefix(": ").split())

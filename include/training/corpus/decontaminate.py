@@ -135,7 +135,7 @@ class _Gathered:
             self._known[n] = np.unique(np.concatenate([*new, self._known.get(n, np.empty(0, np.uint64))]))
         self._new, self._waiting = {}, 0
         if (total := sum(map(len, self._known.values()))) > MAX_NGRAMS:
-            raise UserError(f"evaluation_sets: more than {total:,} runs of {WORDS} words, at most {MAX_NGRAMS:,}")
+            raise UserError(f"evaluation_sets: {total:,} runs of {WORDS} words or more; the limit is {MAX_NGRAMS:,}")
         return dict(sorted(self._known.items()))
 
 

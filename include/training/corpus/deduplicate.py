@@ -1,8 +1,7 @@
 """Of documents that are the same, or nearly, one is kept; some of those that are left are held out.
 
-Texts are not read. Of each document 60 bytes are in memory, at most 150 while they are sorted: 150 MB for a million.
-Its signature, 512 bytes, lies in a temporary file on the local disk, which the operating system keeps in memory as far
-as there is any to spare: 512 MB for a million.
+Texts are not read. For a million documents some 230 MB are in memory, and their signatures, 512 MB, in a temporary file
+on the local disk, which the operating system keeps in memory as far as there is any to spare. (Measured; 25 s.)
 
 Below the target's folder:
 
@@ -62,8 +61,8 @@ def deduplicate(parts: Sequence[UPath], target: UPath, config: CurationConfig) -
     """Keep one of all documents that are the same or nearly, hold out some of those, and tell it; small counts.
 
     Of duplicates the one is kept whose source stands first, then whose doc_id is the smallest: so neither the order of
-    parts nor how documents are divided into them matters. Near duplicates are linked into clusters: of three, of which
-    the outer ones resemble only the one between them, one is kept. UserError if nothing is left to train on.
+    parts nor how documents are divided into them matters. No two that are kept are near duplicates, so none are in
+    different splits. UserError if no document is left.
     """
     with tempfile.TemporaryFile() as spool:
         documents = _read(parts, spool)

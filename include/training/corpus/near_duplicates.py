@@ -56,7 +56,7 @@ def near_duplicates(signatures: Signatures, rows: Places, min_similarity: float)
     """For each of some rows, the place among them of the first of its cluster; and how many MAX_PIVOTS left uncompared.
 
     `signatures` has BANDS x ROWS columns and stays where it is, in memory or in a file. Of a cluster the row that comes
-    first in `rows` stands for all; which rows form one does not depend on where they lie.
+    first in `rows` stands for all. No two that stand for clusters are near duplicates, but for what was not compared.
     """
     assert signatures.shape[1] == BANDS * ROWS
     clusters, uncompared = Clusters(len(rows)), 0
