@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from include.documents.reader import Limits
-from include.errors import UserError
 from include.storage import digest
 
 CURATION = 1
@@ -77,14 +75,6 @@ class CurationConfig(BaseModel):
         return Limits(seconds=self.document_seconds, memory_mb=self.document_memory_mb)
 
 
-def parse_config(values: Mapping[str, Any]) -> CurationConfig:
-    """The configuration from a run's Params; UserError that names the first one that is wrong."""
-    try:
-        return CurationConfig(**values)
-    except ValidationError as error:
-        raise UserError(told(error)) from None
-
-
 def curation_digest(listing: str, config: CurationConfig, evaluation: str) -> str:
     """Names what curation makes: of the digests of listing and evaluation sets' n-grams, and all settings.
 
@@ -92,12 +82,3 @@ def curation_digest(listing: str, config: CurationConfig, evaluation: str) -> st
     """
     settings = config.model_dump_json(exclude={"evaluation_sets"})
     return digest("curation", str(CURATION), listing, settings, evaluation)
-
-
-def told(error: ValidationError) -> str:
-    """In one line, the first thing that is wrong: field, value, what is allowed."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    value = "" if first["type"] in ("missing", "value_error") else f"={first['input']!r}"[:100]
-    message = first["msg"].removeprefix("Value error, ")
-    return " ".join(f"{place}{value}: {message}".removeprefix(": ").split())

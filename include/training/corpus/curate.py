@@ -17,7 +17,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from include.training.corpus.words import Hashes, ngram_hashes, word_hashes, wor
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
     from upath import UPath
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def curate_shard(listing: UPath, index: int, target: UPath, config: CurationConf
         return _small(index, Tally.from_json(found))
     contamination = Contamination.read(listing) if config.evaluation_sets else Contamination({})
     tally = Tally()
-    with _Part(target, index, tally) as part:
+    with _new_part(target, index, tally) as part:
         _curate(part, Filters(config), contamination, _documents(listed, shard, config, root, tally))
     write_json(counts_file, {"schema_version": 1, "work": work, **tally.to_json()})
     log.info("part %d: %s", index, _small(index, tally))
@@ -99,37 +100,32 @@ def _curate(part: _Part, filters: Filters, contamination: Contamination, documen
             part.drop(raw, verdict.reason, verdict.detail, text)
 
 
-class _Part(AbstractContextManager["_Part"]):
-    """A part as it grows; its files take their places when the context ends without an error."""
+@contextmanager
+def _new_part(target: UPath, index: int, tally: Tally) -> Iterator[_Part]:
+    """A part to fill; its files take their places when the context ends without an error."""
+    import pyarrow.parquet as pq
 
-    def __init__(self, target: UPath, index: int, tally: Tally) -> None:
+    with (
+        new_file(target / "dropped" / f"part-{index:05d}.jsonl") as dropped,
+        new_file(target / "curated" / f"part-{index:05d}.parquet") as file,
+        # Digests and signatures are as good as random: a dictionary of them is larger than they are.
+        pq.ParquetWriter(file, schema(), compression="lz4", use_dictionary=["source", "licence", "language"]) as writer,
+    ):
+        part = _Part(writer, dropped, tally)
+        yield part
+        part.flush()
+
+
+class _Part:
+    """A part as it grows."""
+
+    def __init__(self, writer: pq.ParquetWriter, dropped: IO[bytes], tally: Tally) -> None:
+        self._writer = writer
+        self._dropped = dropped
         self._tally = tally
-        self._places = (
-            target / "curated" / f"part-{index:05d}.parquet",
-            target / "dropped" / f"part-{index:05d}.jsonl",
-        )
         self._rows: list[dict[str, Any]] = []
         self._hashes: list[Hashes] = []
         self._size = 0
-
-    def __enter__(self) -> _Part:
-        import pyarrow.parquet as pq
-
-        part, dropped = self._places
-        with ExitStack() as stack:
-            self._dropped: IO[bytes] = stack.enter_context(new_file(dropped))
-            file = stack.enter_context(new_file(part))
-            self._writer = stack.enter_context(
-                # Digests and signatures are as good as random: a dictionary of them is larger than they are.
-                pq.ParquetWriter(file, schema(), compression="lz4", use_dictionary=["source", "licence", "language"])
-            )
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *error: Any) -> bool | None:
-        if error[0] is None:
-            self._flush()
-        return self._stack.__exit__(*error)
 
     def count(self, raw: Raw) -> None:
         """A document was read, whatever becomes of it."""
@@ -158,9 +154,10 @@ class _Part(AbstractContextManager["_Part"]):
         self._tally.note("languages", language)
         self._size += len(data) + shingles.nbytes
         if self._size >= _GROUP_BYTES or len(self._rows) >= _GROUP_ROWS:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what was gathered as a group of rows."""
         import pyarrow as pa
 
         if self._rows:

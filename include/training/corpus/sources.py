@@ -13,7 +13,6 @@ from include.documents.demo import build, demo_home
 from include.errors import UserError
 from include.names import NAME, SCHEMES
 from include.storage import local_uri
-from include.training.corpus.config import told
 from include.training.corpus.records import LICENCE_CHARACTERS
 
 
@@ -77,7 +76,7 @@ def parse_sources(values: Sequence[Mapping[str, Any]] | None, root: str) -> tupl
         try:
             found.append(CorpusSource(**value))
         except ValidationError as error:
-            raise UserError(f"sources[{number}]: {told(error)}") from None
+            raise UserError(f"sources[{number}]: {_told(error)}") from None
     names = [source.name for source in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"sources: the name {twice[0]!r} is given twice; each source needs one of its own")
@@ -89,3 +88,12 @@ def demo_source(root: str) -> CorpusSource:
     build(demo_home(root), "demo")
     uri = str(demo_home(root))
     return CorpusSource(name="documentation", uri=uri, licence="Apache-2.0", split_by_folder=True)
+
+
+def _told(error: ValidationError) -> str:
+    """In one line, the first thing that is wrong: field, value, what is allowed."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    value = "" if first["type"] in ("missing", "value_error") else f"={first['input']!r}"[:100]
+    message = first["msg"].removeprefix("Value error, ")
+    return " ".join(f"{place}{value}: {message}".removeprefix(": ").split())
