@@ -48,19 +48,27 @@ XCOM_KEY = "fmops_job"
 class JobOperator(BaseOperator):
     """Runs the job that `spec` describes (a dict: see include/jobs/spec.py; what names the task is added here).
 
+    `channels`: more of the spec's, by name: a URI, or what an earlier JobOperator has returned, whose output it is.
     Returns {"job", "output_uri", "bytes", "billed_s", "metrics"}. Raises UserError for a spec that cannot be meant,
     before anything starts, and a JobError by cause. `backend`: local or sagemaker; None: the target's own.
     `deferrable=False` waits in the worker.
     """
 
-    template_fields = ("spec",)
+    template_fields = ("spec", "channels")
     ui_color = "#e8f0d8"
 
     def __init__(
-        self, *, spec: Mapping[str, Any] | Any, backend: str | None = None, deferrable: bool = True, **kwargs: Any
+        self,
+        *,
+        spec: Mapping[str, Any] | Any,
+        channels: Mapping[str, Any] | None = None,
+        backend: str | None = None,
+        deferrable: bool = True,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.spec = spec
+        self.channels = channels or {}
         self.backend = backend
         self.deferrable = deferrable
         self._held: _Held | None = None
@@ -74,7 +82,9 @@ class JobOperator(BaseOperator):
         settings = load_settings()
         defaults = {"tenant": settings.tenant, "use_case": settings.use_case}
         place["deployment"] = deployment_id(settings.root)
-        named = named_spec(read_spec({**defaults, **self.spec, **place}))
+        given = {name: one["output_uri"] if isinstance(one, Mapping) else one for name, one in self.channels.items()}
+        channels = {**self.spec.get("channels", {}), **given}
+        named = named_spec(read_spec({**defaults, **self.spec, **place, "channels": channels}))
         limit = self.execution_timeout.total_seconds() if self.execution_timeout else float("inf")
         deadline = time.time() + min(limit, named.spec.max_runtime_s + STARTING_S)
         return self._ensure(context, settings, named, deadline)

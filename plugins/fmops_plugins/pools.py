@@ -1,6 +1,8 @@
-"""Makes the pool `jobs` where it is not there yet: it says how many jobs run at once, those of deferred tasks counted.
+"""Makes the pools that DAGs name, where they are not there yet.
 
-Its first size is the setting job_slots. From then on it belongs to whoever changes it in the UI.
+`jobs` says how many jobs run at once, those of deferred tasks counted; its first size is the setting job_slots.
+`registry` has one slot: what releases models and shows them in MLflow has one writer. From then on they belong to
+whoever changes them in the UI.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from airflow.listeners import hookimpl
 
 log = logging.getLogger(__name__)
 
-POOL = "jobs"
+JOBS, REGISTRY = "jobs", "registry"
 DEFAULT_SLOTS = 16
 
 
@@ -24,11 +26,12 @@ def on_starting(component: Any) -> None:
     A Job is a scheduler, a triggerer or a DAG processor: it is not told yet which, and all of them have the database.
     """
     if type(component).__name__ == "Job":
-        ensure_pool()
+        ensure_pool(JOBS, first_slots(), "Jobs at once, each until it ends (FMOps)")
+        ensure_pool(REGISTRY, 1, "Writers of the model registry (FMOps)")
 
 
-def ensure_pool() -> None:
-    """Make the pool unless there is one; what prevents it is logged in a line, and stops nothing."""
+def ensure_pool(name: str, slots: int, description: str) -> None:
+    """Make a pool unless there is one; what prevents it is logged in a line, and stops nothing."""
     from airflow.models.pool import Pool
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -36,13 +39,12 @@ def ensure_pool() -> None:
 
     try:
         with create_session(scoped=False) as session:
-            if session.scalar(select(Pool.id).where(Pool.pool == POOL)) is None:
-                description = "Jobs at once, each until it ends (FMOps)"
-                session.add(Pool(pool=POOL, slots=first_slots(), description=description, include_deferred=True))
+            if session.scalar(select(Pool.id).where(Pool.pool == name)) is None:
+                session.add(Pool(pool=name, slots=slots, description=description, include_deferred=True))
     except IntegrityError:
-        log.debug("pool %s was made by another process meanwhile", POOL)
+        log.debug("pool %s was made by another process meanwhile", name)
     except SQLAlchemyError as error:
-        log.warning("pool %s cannot be made: %s", POOL, str(error).partition("\n")[0])
+        log.warning("pool %s cannot be made: %s", name, str(error).partition("\n")[0])
 
 
 def first_slots() -> int:

@@ -1,4 +1,4 @@
-"""The pool of jobs, in a database with the table of pools alone."""
+"""The pools that DAGs name, in a database with the table of pools alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow import settings
 from airflow.jobs.job import Job
 from airflow.models.pool import Pool
 from airflow.sdk.execution_time.task_runner import TaskRunnerMarker
-from fmops_plugins.pools import POOL, ensure_pool, first_slots, on_starting
+from fmops_plugins.pools import JOBS, ensure_pool, first_slots, on_starting
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import StaticPool
@@ -37,27 +37,27 @@ def test_a_component_with_a_database_makes_it_and_a_task_does_not(sessions: Any)
     on_starting(component=TaskRunnerMarker())
     assert pools(sessions) == []
     Job()  # what a scheduler, a triggerer and a DAG processor start with: it calls the listeners
-    assert pools(sessions) == [("jobs", 2, True)], "2 is what airflow.env says"
+    assert pools(sessions) == [("jobs", 2, True), ("registry", 1, True)], "2 is what airflow.env says"
 
 
 def test_one_that_is_there_is_left_as_it_is(sessions: Any) -> None:
     with sessions.begin() as session:
-        session.add(Pool(pool=POOL, slots=7, description="mine", include_deferred=False))
-    ensure_pool()
+        session.add(Pool(pool=JOBS, slots=7, description="mine", include_deferred=False))
+    ensure_pool(JOBS, 2, "")
     assert pools(sessions) == [("jobs", 7, False)]
 
 
 def test_one_that_another_process_makes_meanwhile_stays(
     sessions: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def first_slots_late() -> int:
-        with sessions.begin() as session:
-            session.add(Pool(pool=POOL, slots=5, description="", include_deferred=True))
-        return 2
+    def looked(session: Any, statement: Any) -> None:
+        """Finds none; before it is made, another process makes one."""
+        with sessions.begin() as other:
+            other.add(Pool(pool=JOBS, slots=5, description="", include_deferred=True))
 
-    monkeypatch.setattr("fmops_plugins.pools.first_slots", first_slots_late)
+    monkeypatch.setattr("sqlalchemy.orm.Session.scalar", looked)
     with caplog.at_level(logging.WARNING):
-        ensure_pool()
+        ensure_pool(JOBS, 2, "")
     assert pools(sessions) == [("jobs", 5, True)]
     assert caplog.messages == []
 
@@ -66,7 +66,7 @@ def test_a_database_that_refuses_stops_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(settings, "NonScopedSession", sessionmaker(create_engine("sqlite://")))
-    ensure_pool()
+    ensure_pool(JOBS, 2, "")
     assert len(caplog.messages) == 1
     assert "pool jobs cannot be made" in caplog.messages[0]
     assert "no such table" in caplog.messages[0]
