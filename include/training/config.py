@@ -233,10 +233,14 @@ def _curation(values: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """What CurationConfig is made of, taken out of the values; the seed is the run's."""
     mine = {name: values.pop(name) for name in CurationConfig.model_fields if name in values and name != "seed"}
     if isinstance(sets := mine.get("evaluation_sets"), list | tuple):
-        mine["evaluation_sets"] = tuple(local_uri(one) if "://" not in str(one) else one for one in sets)
+        mine["evaluation_sets"] = tuple(_uri(one) for one in sets)
     if "seed" in values:
         mine["seed"] = values["seed"]
     return {**mine, **{name: getattr(settings, name) for name in FROM_THE_SETTINGS}}
+
+
+def _uri(value: Any) -> Any:
+    return local_uri(value) if isinstance(value, str) and "://" not in value else value
 
 
 def _line(detail: Any) -> str:
@@ -244,4 +248,5 @@ def _line(detail: Any) -> str:
     place = ".".join(str(part) for part in detail["loc"] if part != "curation")
     if not place:
         return message
-    return f"{place}{'' if detail['type'] == 'value_error' else '=' + repr(detail['input'])}: {message}"
+    value = "" if detail["type"] == "value_error" else f"={detail['input']!r}"[:100]
+    return f"{place}{value}: {message}"
