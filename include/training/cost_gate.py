@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from include.errors import GateError, StateMovedError
-from include.storage import read_json, write_json
+from include.storage import write_json
 from include.training.config import PretrainConfig
 from include.training.plan import Plan, rows
 
@@ -22,16 +22,11 @@ REJECT = "Reject"
 
 
 def question(config: PretrainConfig, made: Plan) -> dict[str, Any]:
-    """What include/approval.py asks: `ask`, and why not, or subject, body and options; small enough for an XCom.
-
-    StateMovedError if this run asked about another plan before: Airflow goes on showing the first question of a task
-    after it was cleared, so nobody could answer this one.
-    """
+    """What include/approval.py asks: `ask`, and why not, or subject, body and options; small enough for an XCom."""
     found: dict[str, Any] = {"digest": made.digest, "ask": False}
     limit, usd = config.approve_above_usd, made.cost.usd
     if usd is not None and usd <= limit:
         return found | {"why": f"{usd:,.2f} USD, {made.cost.basis}, are not more than approve_above_usd={limit:g}"}
-    _remember_question(config, made)
     label = f"plan {made.digest[:16]}"
     cost = "an unknown cost" if usd is None else f"about {usd:,.2f} USD"
     return found | {
@@ -39,7 +34,6 @@ def question(config: PretrainConfig, made: Plan) -> dict[str, Any]:
         "subject": f"Pre-train {config.model_name} for {cost}? ({label})",
         "body": _body(made, limit, config.answer_hours),
         "options": [f"Approve ({label})", REJECT],
-        "default": REJECT,
         "hours": config.answer_hours,
     }
 
@@ -68,22 +62,11 @@ def _judge(found: Mapping[str, Any], answer: Mapping[str, Any] | None) -> tuple[
     if option == REJECT:
         return False, f"{by} answered {REJECT!r}" if by else f"nobody answered within {found['hours']:g} hours", by
     wanted = found["options"][0]
-    if option != wanted:
+    if option != wanted:  # after the plan task was cleared, Airflow goes on showing the first question
         raise StateMovedError(
             f"the answer {option!r} of {by} is about another plan, {wanted!r} was asked for: trigger a new run"
         )
     return True, f"{by} answered {option!r}", by
-
-
-def _remember_question(config: PretrainConfig, made: Plan) -> None:
-    path = config.run_home / "asked.json"
-    if not path.exists():
-        write_json(path, {"digest": made.digest})
-    if (asked := read_json(path)["digest"]) != made.digest:
-        raise StateMovedError(
-            f"this run asked about plan {asked[:16]} before, and Airflow would show that one again instead of "
-            f"{made.digest[:16]}: trigger a new run"
-        )
 
 
 def _body(made: Plan, limit: float, hours: float) -> str:

@@ -1,8 +1,8 @@
 """What a process of training needs of its device's memory, estimated before anything runs.
 
-The method is that of Korthikanti et al., arXiv 2205.05198, section 4: add up what the backward pass keeps of each
-layer. Their 34 bytes a token and unit of width are of GPT's blocks in 16 bits; ours are of the blocks in decoder.py and
-encoder_decoder.py, without recomputation, and a test compares them with what autograd keeps.
+The method is that of Korthikanti et al., arXiv 2205.05198, section 4: add up what the backward pass needs of each
+layer. Their 34 bytes a token and unit of width are of GPT's blocks in 16 bits; ours are what autograd keeps of the
+blocks in decoder.py and encoder_decoder.py, on a CPU, where no fused kernel saves any of it; a test compares.
 """
 
 from __future__ import annotations
@@ -24,6 +24,15 @@ CHECKPOINT_BYTES = 12
 LOGIT_BYTES = 16
 """Of a token and an entry of the vocabulary at the begin of the backward pass: logits, their logarithms as
 probabilities, and the gradients of both, each in float32."""
+BLOCK_BYTES = {
+    ("decoder", "fp32"): (40, 16),
+    ("decoder", "bf16"): (34, 8),
+    ("encoder_decoder", "fp32"): (40, 16),
+    ("encoder_decoder", "bf16"): (44, 8),
+}
+"""Of a token in a block, for each unit of the width and of the feed-forward's: 10 tensors of the one (inputs, norms,
+queries, keys, values, what attention gives) and 4 of the other. In bfloat16 the residual stream and its norms stay in
+float32, and so does attention with a learnt bias."""
 GPU_RUNTIME_GIB, CPU_RUNTIME_GIB = 1.0, 0.75
 """Of a process before it has a model: CUDA's context and work spaces; torch itself, measured."""
 GIB = 2**30
@@ -83,25 +92,15 @@ def memory_of(config: PretrainConfig, compute: Compute) -> Memory:
 def kept_bytes_per_token(config: PretrainConfig, in_bf16: bool) -> float:
     """What all layers keep of a token of the batch for the backward pass, without the logits."""
     preset, size = config.preset, 2 if in_bf16 else 4
-    block = _block_bytes(preset, in_bf16)
+    of_width, of_hidden = BLOCK_BYTES[config.architecture, "bf16" if in_bf16 else "fp32"]
+    block = of_width * preset.width + of_hidden * preset.hidden
     if config.architecture == "decoder":
         # Scaled dot-product attention keeps no scores, but in each layer the mask that parts documents.
         return preset.layers * (block + size * preset.context)
-    # A learnt bias on positions makes attention keep scores, twice in float32 as measured (5 a s / h in the paper).
-    scores = 8 * preset.heads * preset.context
+    scores = 4 * preset.heads * preset.context  # kept by attention with a learnt bias
     memory = 2 * size * preset.width  # keys and values of what the encoder made, in each layer of the decoder
-    return preset.side_layers * (block + scores + memory + 1.5 * block * _target_share(preset))
-
-
-def _block_bytes(preset: Preset, in_bf16: bool) -> float:
-    """Of one token in one block.
-
-    float32: 8 tensors of the width (both inputs and their norms, queries, keys, values, what attention gives) and 4 of
-    the feed-forward's hidden width. bfloat16: the residual stream and its norms stay in float32.
-    """
-    if in_bf16:
-        return 24 * preset.width + 8 * preset.hidden
-    return 32 * preset.width + 16 * preset.hidden
+    decoder = 1.5 * block * _target_share(preset)  # whose blocks have two attentions
+    return preset.side_layers * (block + scores + memory + decoder)
 
 
 def _logits_bytes_per_token(config: PretrainConfig) -> float:

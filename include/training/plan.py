@@ -58,8 +58,7 @@ class Work(_Figures):
     """That are trained on, repeated ones included."""
     corpus_bytes: int
     corpus_tokens: int
-    is_exact: bool
-    """Whether corpus_tokens were counted; else estimated from bytes, before anything was left out."""
+    """By BYTES_PER_TOKEN, before anything is left out."""
     epochs: float
     flops: float
     optimal_tokens: int
@@ -110,13 +109,11 @@ class Plan(_Figures):
         return digest(self.model_dump_json())
 
 
-def plan(
-    config: PretrainConfig, corpus_bytes: int, *, corpus_tokens: int | None = None, compute: Compute | None = None
-) -> Plan:
+def plan(config: PretrainConfig, corpus_bytes: int, *, compute: Compute | None = None) -> Plan:
     """The run's figures; nothing is spent.
 
-    corpus_bytes: of the sources' files; corpus_tokens: of the packed corpus, once there is one. UserError if the model
-    does not fit into memory, a segment into the longest runtime, or the run into its budget, with what would.
+    corpus_bytes: of the sources' files; compute: None is what the run's jobs get. UserError if the model does not fit
+    into memory, a segment into the longest runtime, or the run into its budget, with what would.
     """
     if corpus_bytes < config.batch_tokens:  # a token has a byte at least
         raise UserError(
@@ -127,7 +124,7 @@ def plan(
     memory = memory_of(config, compute)
     if memory.total > compute.usable_gib:
         raise UserError(_does_not_fit(config, compute, memory))
-    work = _work(config, corpus_bytes, corpus_tokens)
+    work = _work(config, corpus_bytes)
     made = Plan(
         work=work,
         compute=compute,
@@ -141,10 +138,10 @@ def plan(
     return made
 
 
-def _work(config: PretrainConfig, corpus_bytes: int, corpus_tokens: int | None) -> Work:
+def _work(config: PretrainConfig, corpus_bytes: int) -> Work:
     parameters = num_parameters(config.preset, config.architecture, config.vocab_size)
     tokens = config.steps * config.batch_tokens
-    there_are = corpus_bytes // BYTES_PER_TOKEN if corpus_tokens is None else corpus_tokens
+    corpus_tokens = max(1, corpus_bytes // BYTES_PER_TOKEN)
     return Work(
         architecture=config.architecture,
         size=config.size,
@@ -153,13 +150,12 @@ def _work(config: PretrainConfig, corpus_bytes: int, corpus_tokens: int | None) 
         steps=config.steps,
         tokens=tokens,
         corpus_bytes=corpus_bytes,
-        corpus_tokens=there_are,
-        is_exact=corpus_tokens is not None,
-        epochs=tokens / max(1, there_are),
+        corpus_tokens=corpus_tokens,
+        epochs=tokens / corpus_tokens,
         flops=tokens * flops_per_token(config.preset, config.architecture, config.vocab_size),
         optimal_tokens=OPTIMAL_TOKENS * parameters,
         checkpoint_gib=CHECKPOINT_BYTES * parameters / GIB,
-        volume_gb=_volume_gb(parameters, there_are),
+        volume_gb=_volume_gb(parameters, corpus_tokens),
     )
 
 
@@ -207,14 +203,15 @@ def _start_s(config: PretrainConfig) -> int:
 def _max_runtimes(config: PretrainConfig, compute: Compute, segment_hours: tuple[float, ...]) -> tuple[int, ...]:
     """Of each segment's job, in seconds; UserError if one needs longer than a job may run."""
     wanted = [math.ceil(SAFETY * (hours * 3600 + _start_s(config))) for hours in segment_hours]
-    if (longest := max(wanted)) > LONGEST_RUNTIME_S:
-        enough = math.ceil(compute.instances * longest / LONGEST_RUNTIME_S)
+    if max(wanted) > LONGEST_RUNTIME_S:
+        allowed_hours = (LONGEST_RUNTIME_S / SAFETY - _start_s(config)) / 3600
+        steps = SEGMENTS * math.floor(allowed_hours * config.steps / sum(segment_hours))
         raise UserError(
             f"steps={config.steps}: a segment on {compute.instances} x {compute.name} takes about "
             f"{max(segment_hours):,.1f} hours, which with a margin of {SAFETY} times is more than the "
-            f"{LONGEST_RUNTIME_S / 3600:g} hours that a job may run: "
-            + ("" if config.is_local else f"take instance_count={enough} or more, a larger instance_type, or ")
-            + "fewer steps"
+            f"{LONGEST_RUNTIME_S / 3600:g} hours that a job may run: take "
+            + ("" if config.is_local else "a larger instance_type or instance_count, or ")
+            + (f"steps={steps} at most" if steps else "a smaller size")
         )
     return tuple(max(SHORTEST_RUNTIME_S, one) for one in wanted)
 
@@ -298,16 +295,23 @@ def _fits(config: PretrainConfig, compute: Compute) -> bool:
 def rows(made: Plan) -> list[tuple[str, str]]:
     """The plan as (what, how much), for people."""
     work, on, memory, cost = made.work, made.compute, made.memory, made.cost
-    counted = "counted" if work.is_exact else f"estimated: {BYTES_PER_TOKEN} bytes a token, before curation"
     usd = "not known" if cost.usd is None else f"{cost.usd:,.2f} USD"
     segments = ", ".join(f"{hours:,.2f}" for hours in cost.segment_hours)
     found = [
         ("model", f"{work.architecture} {work.size}, {work.parameters:,} parameters, vocabulary {work.vocab_size:,}"),
         ("tokens", f"{work.tokens:,} in {work.steps:,} steps"),
-        ("corpus", f"{work.corpus_tokens:,} tokens ({counted}): {work.epochs:,.2f} epochs"),
+        (
+            "corpus",
+            f"about {work.corpus_tokens:,} tokens, {BYTES_PER_TOKEN} bytes each, before curation: "
+            f"{work.epochs:,.2f} epochs",
+        ),
         ("compute-optimal", f"{work.optimal_tokens:,} tokens; this is {work.tokens / work.optimal_tokens:.2f} of it"),
         ("compute", f"{work.flops:.3g} FLOPs"),
-        ("on", f"{on.instances} x {on.name}, {on.world} processes, {made.parallelism}, {made.precision}"),
+        (
+            "on",
+            f"{on.instances} x {on.name}, {on.world} {'process' if on.world == 1 else 'processes'}, "
+            f"{made.parallelism}, reckoned in {made.precision}",
+        ),
         ("rate", f"{on.flops / 1e12:,.3g} TFLOP/s a process ({on.basis}) x MFU {on.mfu:g}, assumed"),
         (
             "memory",
