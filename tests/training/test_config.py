@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.config import Settings
@@ -42,15 +42,15 @@ def test_a_batch_that_is_smaller_than_the_presets_part_is_one_part() -> None:
 
 
 def test_the_settings_say_whose_it_is_and_where_it_runs() -> None:
-    settings = Settings(target="aws", storage_root="s3://bucket/x", tenant="acme", use_case="search")
-    config = resolve({}, "run", settings)
+    deployment = Settings(target="aws", storage_root="s3://bucket/x", tenant="acme", use_case="search")
+    config = resolve({}, "run", deployment)
     assert (config.tenant, config.use_case, config.backend, config.region) == (
         "acme",
         "search",
         "sagemaker",
         "us-east-1",
     )
-    assert resolve({"tenant": "other"}, "run", settings).tenant == "other"
+    assert resolve({"tenant": "other"}, "run", deployment).tenant == "other"
     assert (here().backend, here().region, here().is_local) == ("local", None, True)
 
 
@@ -67,8 +67,8 @@ def test_tasks_hand_it_on_as_json() -> None:
 
 
 def test_what_curation_takes_are_params_too() -> None:
-    settings = Settings(storage_root="memory://x", document_seconds=7, document_memory_mb=256)
-    curation = resolve({"min_characters": 50, "seed": 3}, "run", settings).curation
+    short = Settings(storage_root="memory://x", document_seconds=7, document_memory_mb=256)
+    curation = resolve({"min_characters": 50, "seed": 3}, "run", short).curation
     assert (curation.min_characters, curation.seed) == (50, 3)
     assert (curation.document_seconds, curation.document_memory_mb) == (7, 256)
     assert not {"document_seconds", "curation", "root", "run_id", "backend", "region"} & PARAMS
@@ -91,6 +91,7 @@ def test_places_are_below_the_tenant_and_the_run() -> None:
     assert config.run_home != other.run_home
 
 
+@settings(deadline=None)
 @given(steps=st.integers(SEGMENTS, 10**6))
 def test_segments_share_the_steps(steps: int) -> None:
     config = here().model_copy(update={"steps": steps})

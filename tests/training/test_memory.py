@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from include.training.compute import compute_of, on_instances
@@ -112,6 +112,7 @@ def test_what_fits_at_once_is_less_on_a_smaller_part_of_the_batch() -> None:
     assert smaller.activations == pytest.approx(memory_of(config, gpu).activations / 2)
 
 
+@settings(deadline=None)
 @given(rows=st.integers(1, 512), micro=st.integers(1, 64), world=st.integers(1, 64))
 def test_rows_at_once_divide_a_processes_share(rows: int, micro: int, world: int) -> None:
     assume(rows % world == 0)
