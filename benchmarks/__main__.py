@@ -1,4 +1,4 @@
-"""Measure what ingestion, search and jobs cost: `make bench`.
+"""Measure what ingestion, search, jobs and training cost: `make bench`.
 
 Prints ratios against baselines that are measured in the same run: the embedder alone, and other systems that ingest
 the same documents. Shared cores make absolute times differ from run to run; what counts: the machine is whatever it is,
@@ -23,8 +23,9 @@ from benchmarks.ingestion import measure, measure_many
 from benchmarks.jobs import measure_jobs
 from benchmarks.memory import measure_memory
 from benchmarks.peers.compare import compare
+from benchmarks.training import measure_training
 
-PARTS = ("ingestion", "many", "memory", "jobs", "peers")
+PARTS = ("ingestion", "many", "memory", "jobs", "training", "peers")
 
 
 def main() -> int:
@@ -56,6 +57,8 @@ def main() -> int:
             measure_memory(scratch, (options.few, 10 * options.few))
         if "jobs" in wanted:
             measure_jobs(scratch / "jobs", options.jobs)
+        if "training" in wanted:
+            measure_training(scratch / "training")
         if "peers" in wanted:
             compare(scratch / "peers", options.abstracts, options.peers)
     return 0
