@@ -161,11 +161,15 @@ def test_a_next_generation_goes_on_from_the_checkpoint(world: Any) -> None:
 
 
 def test_the_execution_timeout_ends_a_job_that_is_waited_for_without_a_slot(world: Any) -> None:
-    attempt = world.again(world.values(**HOLD), execution_timeout=timedelta(seconds=1.5))
+    attempt = world.again(world.values(**HOLD), execution_timeout=timedelta(minutes=1))
+    begun = time.time()
     assert attempt.run() is None
-    assert attempt.fire()["why"] == "deadline"
+    assert attempt.deferred is not None
+    assert begun + 60 <= attempt.deferred.trigger.deadline <= time.time() + 60
+    is_over = {"deadline": time.time()}  # as if that minute had passed
+    assert (event := attempt.fire(**is_over))["why"] == "deadline"
     with pytest.raises(StoppedError, match="its time was up"):
-        attempt.resume()
+        attempt.resume(event, **is_over)
     world.until_state(attempt.job, "stopped")
 
 

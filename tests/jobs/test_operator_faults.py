@@ -241,9 +241,8 @@ def test_a_job_is_stopped_if_looking_at_it_is_refused_for_good(
     sagemaker_world.until_state(attempt.job, "stopped")
 
 
-def test_a_stop_that_takes_its_time_is_still_the_older_attempts(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_that_takes_its_time_is_still_the_older_attempts(world: Any) -> None:
     """What counts is when it was asked for: a service gives a script minutes to end."""
-    monkeypatch.setitem(operating.TAKEN_OVER_S, "active", 2.0)
     world.stop_slowly()
     first = world.attempt("ignore")
     first.run()
@@ -252,9 +251,9 @@ def test_a_stop_that_takes_its_time_is_still_the_older_attempts(world: Any, monk
     second.run()
     world.backend.stop("training", first.job)
     world.until_state(first.job, "stopping")
-    time.sleep(2.5)  # longer than the time in which a stop is not this attempt's
+    ours_from = time.time()  # as if the time in which a stop is not this attempt's were over before the job is
     world.finish_stopping(first.job)
-    assert second.wait() is None
+    assert second.resume(second.fire(), ours_from=ours_from) is None
     assert second.job != first.job
 
 

@@ -77,11 +77,11 @@ class Attempt:
         """Until the trigger fires, then go on."""
         return self.resume(self.fire())
 
-    def fire(self) -> dict[str, Any]:
+    def fire(self, **changes: Any) -> dict[str, Any]:
         """The trigger's event; the trigger is made anew from what Airflow stores of it, as in a triggerer."""
 
         async def first() -> dict[str, Any]:
-            async for event in self.trigger().run():
+            async for event in self.trigger(**changes).run():
                 return dict(event.payload)
             raise AssertionError("no event")
 
