@@ -26,6 +26,18 @@ PROJECT = Path(__file__).resolve().parent.parent
 UV = "uv==0.13.9"
 
 
+class Size(NamedTuple):
+    """What an environment takes."""
+
+    download_mb: int
+    """All wheels for Linux x86_64 and Python 3.12, and uv: the sizes that `uv pip compile --format pylock.toml` lists,
+    summed over one wheel per package."""
+    needed_gb: float
+    """On the disk, and as much again and more: room to unpack, and for uv's cache on the same disk."""
+    note: str
+    """What else there is to say of the download."""
+
+
 class Environment(NamedTuple):
     """An environment that the project needs."""
 
@@ -37,11 +49,13 @@ class Environment(NamedTuple):
     """What it is made from; a change of one is installed by the next call."""
     installs: tuple[tuple[str, tuple[str, ...]], ...]
     """Steps, each with its arguments for `uv pip install`."""
-    download_mb: int
-    """All wheels for Linux x86_64 and Python 3.12, and uv: the sizes that `uv pip compile --format pylock.toml` lists,
-    summed over one wheel per package."""
-    needed_gb: float
-    """What it takes, and as much again and more: room to unpack, and for uv's cache on the same disk."""
+    size: Size
+    size_without_gpu: Size | None = None
+    """With PyTorch's build for CPUs, which uv installs if UV_TORCH_BACKEND=cpu."""
+
+    def size_by(self, environ: Mapping[str, str]) -> Size:
+        """What it takes by these variables."""
+        return (self.size_without_gpu if environ.get("UV_TORCH_BACKEND") == "cpu" else None) or self.size
 
     def path(self, project: Path, environ: Mapping[str, str]) -> Path:
         """Where it stands, or is to stand."""
@@ -63,8 +77,7 @@ AIRFLOW = Environment(
         ("install the requirements", ("-r", "requirements-local.txt", "--group", "dev", "-c", "constraints.txt")),
         ("install the requirements without dependencies", ("-r", "requirements-local-nodeps.txt", "--no-deps")),
     ),
-    download_mb=570,
-    needed_gb=3.2,
+    size=Size(570, 3.2, "no torch"),
 )
 JOBS = Environment(
     verb="setup-jobs",
@@ -72,8 +85,8 @@ JOBS = Environment(
     folder=".venv-jobs",
     files=("requirements-jobs.txt", "constraints-jobs.txt"),
     installs=(("install the requirements", ("-r", "requirements-jobs.txt", "-c", "constraints-jobs.txt")),),
-    download_mb=240,
-    needed_gb=2.0,
+    size=Size(3270, 14.0, "most of it torch's CUDA build"),
+    size_without_gpu=Size(280, 4.0, "and torch's CPU build"),
 )
 ENVIRONMENTS = {"airflow": AIRFLOW, "jobs": JOBS}
 
@@ -146,12 +159,12 @@ def is_current(kind: Environment, project: Path, environ: Mapping[str, str]) -> 
     return not environ.get("PYTHON") or find_python(environ).version == version
 
 
-def check_disk(kind: Environment, venv: Path, free_bytes: Callable[[Path], int]) -> None:
+def check_disk(kind: Environment, venv: Path, needed_gb: float, free_bytes: Callable[[Path], int]) -> None:
     """SetupError if the disk that is to hold the environment is short of room."""
     free_gb = free_bytes(venv) / 1e9
-    if free_gb < kind.needed_gb:
+    if free_gb < needed_gb:
         raise SetupError(
-            f"{venv} has {free_gb:.1f} GB free, the environment needs {kind.needed_gb:.0f} GB: free some, or set "
+            f"{venv} has {free_gb:.1f} GB free, the environment needs {needed_gb:.0f} GB: free some, or set "
             f"{kind.variable} to a folder on another disk"
         )
 
@@ -247,9 +260,10 @@ def setup(kind: Environment, project: Path, environ: Mapping[str, str], free_byt
     with claimed(kind, venv):
         if is_current(kind, project, environ):  # made by the setup that we waited for
             return
-        check_disk(kind, venv, free_bytes)
+        size = kind.size_by(environ)
+        check_disk(kind, venv, size.needed_gb, free_bytes)
         print(f"setup: Python {python.version}, {python.path} ({python.found})")
-        print(f"setup: installs into {venv}; downloads about {kind.download_mb} MB, no torch", flush=True)
+        print(f"setup: installs into {venv}; downloads about {size.download_mb} MB, {size.note}", flush=True)
         build(kind, project, python, environ)
     print("setup: done", flush=True)
 

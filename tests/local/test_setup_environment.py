@@ -150,7 +150,8 @@ def test_the_environment_of_jobs_is_one_of_its_own(bench: Bench, capsys: pytest.
     assert calls[0].endswith(f"install --quiet {UV}")
     assert calls[2].endswith("-r requirements-jobs.txt -c constraints-jobs.txt")
     assert len(calls) == 3
-    assert str(bench.jobs) in (said := capsys.readouterr().out) and "240 MB" in said
+    assert str(bench.jobs) in (said := capsys.readouterr().out)
+    assert "downloads about 3270 MB, most of it torch's CUDA build\n" in said
     assert bench.setup(JOBS) == bench.setup() == []
     assert (bench.venv / "kept").exists()
 
@@ -163,8 +164,18 @@ def test_the_environment_of_jobs_can_be_moved(bench: Bench) -> None:
     (bench.jobs / "thesis.txt").touch()
     with pytest.raises(SetupError, match=rf"{bench.jobs} was not made by `make setup-jobs`.*FMOPS_JOBS_VENV"):
         bench.setup(JOBS)
-    with pytest.raises(SetupError, match=r"has 0\.7 GB free, the environment needs 2 GB.*FMOPS_JOBS_VENV"):
+    with pytest.raises(SetupError, match=r"has 0\.7 GB free, the environment needs 14 GB.*FMOPS_JOBS_VENV"):
         bench.setup(JOBS, free_bytes=7 * 10**8, FMOPS_JOBS_VENV="another")
+
+
+def test_torchs_build_for_cpus_needs_less(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    little = 5 * 10**9
+    for backend in ("", "cu130"):
+        with pytest.raises(SetupError, match="needs 14 GB"):
+            bench.setup(JOBS, free_bytes=little, UV_TORCH_BACKEND=backend)
+    assert len(bench.setup(JOBS, free_bytes=little, UV_TORCH_BACKEND="cpu")) == 3
+    assert "downloads about 280 MB, and torch's CPU build\n" in capsys.readouterr().out
+    assert AIRFLOW.size_by({"UV_TORCH_BACKEND": "cpu"}) == AIRFLOW.size
 
 
 def test_a_failed_setup_names_step_and_log_and_is_made_anew(bench: Bench) -> None:
