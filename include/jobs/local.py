@@ -43,6 +43,8 @@ KEPT = re.compile(
 SUPERVISOR = ("-m", "include.jobs.supervisor")
 STAMP = ".fmops-stamp"
 """In an environment that the project made; empty until it is whole (see local/setup_environment.py)."""
+TORCH = ("safetensors", "tokenizers", "torch", "transformers")
+"""Packages that jobs of the images torch-cpu and torch-gpu import; the jobs environment has them, Airflow's has not."""
 LITTLE_DISK = 2**30
 START_S = 30.0
 """What a supervisor may take for its first beat; a busy machine starts Python slowly."""
@@ -90,7 +92,7 @@ class LocalBackend:
         if not os.access(python, os.X_OK):
             raise UserError(
                 f"job_python={str(python)!r} cannot be run: set FMOPS_JOB_PYTHON to the Python of an environment "
-                "made from requirements-jobs.txt, or unset it"
+                "made from requirements-jobs.txt, or unset it; `make setup-jobs` makes one"
             )
         return python
 
@@ -98,7 +100,7 @@ class LocalBackend:
         """UserError in one line if the job cannot run here; a warning if the disk is nearly full."""
         read_source(named.spec.script)
         _channels(named.spec)
-        self.python_of(named.spec)
+        _check_packages(self.python_of(named.spec), named.spec)
         place = self.folder
         place.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(place).free) < LITTLE_DISK:
@@ -256,6 +258,19 @@ class LocalBackend:
                 return False
             time.sleep(CONFIRM_S / 20)
         return True
+
+
+def _check_packages(python: Path, spec: JobSpec) -> None:
+    """UserError if the Python lacks a package that a job of its image imports; none is imported here."""
+    if not spec.resources.image.startswith("torch-"):
+        return
+    code = "import importlib.util, sys; print(*(one for one in sys.argv[1:] if importlib.util.find_spec(one) is None))"
+    done = subprocess.run([str(python), "-c", code, *TORCH], capture_output=True, text=True, timeout=60)
+    if missing := done.stdout.split():
+        raise UserError(
+            f"job {spec.name} needs {', '.join(missing)}, which {python} has not: run `make setup-jobs`, which makes "
+            "the environment of jobs or brings it up to date, or set FMOPS_JOB_PYTHON to a Python that has them"
+        )
 
 
 def _channels(spec: JobSpec) -> dict[str, str]:

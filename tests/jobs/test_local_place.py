@@ -65,6 +65,21 @@ def test_what_cannot_run_here_is_refused_in_one_line(trials: Trials, tmp_path: P
     assert "cannot be run: set FMOPS_JOB_PYTHON" in refusal(python=str(tmp_path / "none"))
 
 
+def test_a_job_that_needs_torch_is_refused_where_it_is_not(trials: Trials, tmp_path: Path) -> None:
+    """By a Python that has what it is told to have, which is asked for by name."""
+
+    def check(image: str, missing: str) -> None:
+        (python := tmp_path / "python").write_text(f'#!/bin/sh\ncase "$*" in *torch*) echo {missing} ;; esac\n')
+        python.chmod(0o755)
+        backend = LocalBackend(trials.settings.model_copy(update={"job_python": str(python)}))
+        backend.check(trials.named(resources={"image": image}))
+
+    with pytest.raises(UserError, match=r"needs torch, transformers, which .*python has not: run `make setup-jobs`"):
+        check("torch-cpu", "torch transformers")
+    check("torch-cpu", "")
+    check("cpu", "torch transformers")
+
+
 def test_the_job_folder_is_below_a_storage_root_that_is_one(tmp_path: Path) -> None:
     assert LocalBackend(Settings(storage_root=tmp_path.as_uri())).folder == tmp_path / "jobs"
     assert LocalBackend(Settings(storage_root="s3://b/k", job_folder=str(tmp_path))).folder == tmp_path
