@@ -96,17 +96,13 @@ def finish_corpus(target: UPath, *, num_parts: int, corpus_digest: str, report: 
     `report` tells what each step of curation kept and dropped; packing's figures are added to it. DriftError if a part
     is missing, or was packed with another tokenizer than `target` has.
     """
-    if not (target / "manifest.json").exists():
-        data = (target / "tokenizer.json").read_bytes()
-        parts = [_read_part(target, number, vocabulary_digest(data)) for number in range(num_parts)]
-        files = [file for part in parts for file in part.files if file.split == "train"]
-        for file in files:
-            _check_size(target, file)
-        sources = sorted({str(file.source) for part in parts for file in part.files if file.split == "held_out"})
-        files += [_join(target, source, parts) for source in sources]
-        write_json(target / "report.json", {**report, "schema_version": 1, "packing": _figures(files)})
-        manifest = _manifest(open_tokenizer(target / "tokenizer.json"), vocabulary_digest(data), corpus_digest, files)
-        write_bytes(target / "manifest.json", manifest.model_dump_json(indent=1).encode())
+    whole = target / "manifest.json"
+    if not whole.exists():
+        try:
+            _join_parts(target, num_parts, corpus_digest, report)
+        except (DriftError, FileNotFoundError):
+            if not whole.exists():  # else another run has finished the same corpus meanwhile, and removed the pieces
+                raise
     found = read_corpus(target)
     if found.corpus_digest != corpus_digest:
         raise DriftError(f"{target} holds the corpus {found.corpus_digest}, not {corpus_digest}: take another folder")
@@ -195,6 +191,20 @@ def _open_table(stack: ExitStack, path: UPath) -> Any:
 
     file = stack.enter_context(new_file(path))
     return stack.enter_context(pq.ParquetWriter(file, _schema(), compression="lz4", use_dictionary=list(ORIGIN)))
+
+
+def _join_parts(target: UPath, num_parts: int, corpus_digest: str, report: Mapping[str, Any]) -> None:
+    """Make the corpus whole out of its parts; the manifest is written last."""
+    data = (target / "tokenizer.json").read_bytes()
+    parts = [_read_part(target, number, vocabulary_digest(data)) for number in range(num_parts)]
+    files = [file for part in parts for file in part.files if file.split == "train"]
+    for file in files:
+        _check_size(target, file)
+    sources = sorted({str(file.source) for part in parts for file in part.files if file.split == "held_out"})
+    files += [_join(target, source, parts) for source in sources]
+    write_json(target / "report.json", {**report, "schema_version": 1, "packing": _figures(files)})
+    manifest = _manifest(open_tokenizer(target / "tokenizer.json"), vocabulary_digest(data), corpus_digest, files)
+    write_bytes(target / "manifest.json", manifest.model_dump_json(indent=1).encode())
 
 
 def _read_part(target: UPath, number: int, tokenizer_digest: str) -> PackedPart:
