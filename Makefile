@@ -17,8 +17,8 @@ $(foreach name,$(TEXTS),$(eval $(call verbatim,$(name))))
 unknown = $(filter-out PYTHON AWS_% FMOPS_%,$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-jobs demo up down dag ingest ask trace versions rollback clean-versions adopt ui-mlflow sync images \
-  test test-slow test-compose lint bench lock reset
+.PHONY: help setup setup-jobs demo demo-all up down dag ingest ask trace versions rollback clean-versions adopt \
+  ui-mlflow sync images test test-slow test-compose lint bench lock reset
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ setup-jobs:  ## make the environment of jobs, as above; FMOPS_JOBS_VENV=... name
 
 demo: setup  ## run the ingestion DAG on real documents and print what came out; CORPUS=full for all of them
 	@$(PY) -m local demo
+
+demo-all: setup setup-jobs  ## as demo, then pre-train a small language model, some minutes, and print what came out
+	@$(PY) -m local demo-all
 
 up: setup  ## run Airflow with its UI until Ctrl-C; FMOPS_PORT=... moves it from 8080
 	@$(PY) -m local up

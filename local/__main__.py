@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,12 +19,12 @@ from include.config import load_settings
 from include.errors import UserError
 from local.airflow import LocalAirflow, already_running, running_airflow
 from local.client import Client
-from local.home import PROJECT, USER, AirflowError, Home, airflow_home
+from local.home import PROJECT, USER, AirflowError, Home, Running, airflow_home
 from local.processes import Ended, end_marked
-from local.results import print_results
 from local.sync import SyncError, sync
 from local.ui_mlflow import ui_mlflow
 from local.watch import follow
+from local.workflows import WORKFLOWS, Outcome
 
 say = functools.partial(print, flush=True)
 
@@ -68,12 +68,19 @@ def down() -> int:
     return 0
 
 
-def dag(dag_id: str, conf: dict[str, Any], result_of: str | None = None) -> tuple[int, Any]:
-    """Run a DAG to its end on the running Airflow, or on one of its own; exit status and a task's XCom if asked for."""
+def dag(dag_id: str, conf: dict[str, Any]) -> int:
+    """Run a DAG to its end on the running Airflow, or on one of its own, and print what came out; the exit status."""
     if not dag_id:
         raise UserError("DAG is not set: write for example make dag DAG=rag_ingestion")
-    password = Home(airflow_home()).password
-    with running_airflow(say) as (running, check_alive), Client.of(running, password()) as client:
+    with running_airflow(say) as airflow:
+        outcome = run_dag(*airflow, dag_id, conf)
+    return tell(dag_id, outcome)
+
+
+def run_dag(running: Running, check_alive: Callable[[], None], dag_id: str, conf: dict[str, Any]) -> Outcome:
+    """Run a DAG to its end on an Airflow that runs."""
+    started = time.monotonic()
+    with Client.of(running, Home(airflow_home()).password()) as client:
         details = client.dag(dag_id)
         run_id = client.trigger(details, conf)
         say(f"{dag_id}: run {run_id}, {running.url}/dags/{dag_id}/runs/{quote(run_id)}")
@@ -86,24 +93,37 @@ def dag(dag_id: str, conf: dict[str, Any], result_of: str | None = None) -> tupl
             else:
                 say(f"{dag_id}: the run goes on at {running.url}")
             raise
-        if state != "success":
-            return 1, None
-        return 0, client.xcom(dag_id, run_id, result_of) if result_of else None
+        succeeded, seconds = state == "success", time.monotonic() - started
+        if workflow := WORKFLOWS.get(dag_id):
+            return workflow.outcome(client, dag_id, run_id, succeeded=succeeded, seconds=seconds)
+        return Outcome(succeeded=succeeded, seconds=seconds)
 
 
-def ingestion(conf: dict[str, Any]) -> int:
-    """Run the ingestion DAG and print what came out."""
-    status, result = dag(INGESTION, conf, result_of="index.check")
-    if status == 0:
-        print_results(result["manifest_uri"])
-    return status
+def tell(dag_id: str, outcome: Outcome) -> int:
+    """Print what came out, of a workflow that has a way to; the exit status."""
+    if workflow := WORKFLOWS.get(dag_id):
+        workflow.show(outcome)
+    return 0 if outcome.succeeded else 1
 
 
 def demo(corpus: str) -> int:
     """Ingest the demo's documents, or all of them."""
     if corpus not in CORPORA:
         raise UserError(f"CORPUS={corpus} is not a corpus: write {' or '.join(CORPORA)}")
-    return ingestion({"corpus": "full"} if corpus == "full" else {})
+    return dag(INGESTION, {"corpus": "full"} if corpus == "full" else {})
+
+
+def demo_all() -> int:
+    """Run one workflow after the other with its defaults, all on one Airflow, up to the first that fails."""
+    dag_ids = list(WORKFLOWS)
+    with running_airflow(say) as airflow:
+        for number, dag_id in enumerate(dag_ids, start=1):
+            if status := tell(dag_id, run_dag(*airflow, dag_id, {})):
+                rest = ", ".join(dag_ids[number:])
+                say(f"demo-all: {dag_id} failed" + (f"; not run: {rest}" if rest else ""))
+                return status
+            say("")
+    return 0
 
 
 def ingest(folder: str, index: str) -> int:
@@ -111,7 +131,7 @@ def ingest(folder: str, index: str) -> int:
     path = Path(folder).expanduser().absolute()
     if not folder or not path.is_dir():
         raise UserError(f"FROM={folder} is not a folder: name the folder that holds your documents")
-    return ingestion({"source": str(path), "index": index})
+    return dag(INGESTION, {"source": str(path), "index": index})
 
 
 def sync_to_mwaa(environ: Mapping[str, str]) -> int:
@@ -166,6 +186,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     verbs.add_parser("up", help="run Airflow until Ctrl-C")
     verbs.add_parser("down", help="end the Airflow that runs")
     verbs.add_parser("demo", help="ingest the demo's documents (CORPUS=full: all of them)")
+    verbs.add_parser("demo-all", help="run one workflow after the other with its defaults")
     verb = verbs.add_parser("dag", help="run a DAG to its end")
     verb.add_argument("dag_id")
     verb.add_argument("--conf", default="", help="the run's Params as a JSON object")
@@ -186,8 +207,10 @@ def run(args: argparse.Namespace) -> int:
         return down()
     if args.verb == "demo":
         return demo(os.environ.get("CORPUS") or "demo")
+    if args.verb == "demo-all":
+        return demo_all()
     if args.verb == "dag":
-        return dag(args.dag_id, parse_conf(args.conf))[0]
+        return dag(args.dag_id, parse_conf(args.conf))
     if args.verb == "ingest":
         return ingest(args.folder, args.index or "my-docs")
     if args.verb == "sync":

@@ -21,6 +21,7 @@ from include.storage import location, write_jsonl, write_record
 from local.client import Client
 from local.home import Home, Running
 from local.processes import MARK, Ended
+from local.workflows import Outcome, Workflow
 from tests.local.fake_api import FakeApi, dag, task
 
 COUNTS = IngestionCounts(
@@ -51,16 +52,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return home
 
 
-def serve(api: FakeApi, monkeypatch: pytest.MonkeyPatch, launcher_pid: int) -> None:
-    """Let the verbs find this fake where they look for a running Airflow."""
+def serve(api: FakeApi, monkeypatch: pytest.MonkeyPatch, launcher_pid: int) -> list[str]:
+    """Let the verbs find this fake where they look for a running Airflow; how often they looked."""
+    looked: list[str] = []
     running = Running(url="http://airflow", mark="m", launcher=launcher_pid, started_at="", healthy=True)
 
     @contextmanager
     def running_airflow(_say: object) -> Iterator[tuple[Running, Callable[[], None]]]:
+        looked.append(running.url)
         yield running, lambda: None
 
     monkeypatch.setattr(launcher, "running_airflow", running_airflow)
     monkeypatch.setattr(Client, "of", lambda _running, _password: api.client())
+    return looked
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
@@ -130,7 +134,7 @@ def test_ingest_passes_the_folder_and_prints_what_came_out(
     write_record(location(uri), manifest)
     api = FakeApi(
         dags=[dag("rag_ingestion", source=None, index="docs", corpus="demo")],
-        moments=[("success", [])],
+        moments=[("success", [task("index.check", "success")])],
         xcoms={"index.check": {"manifest_uri": uri}},
     )
     serve(api, monkeypatch, os.getpid())
@@ -163,6 +167,64 @@ def test_the_demos_corpus(monkeypatch: pytest.MonkeyPatch, corpus: str, conf: di
     monkeypatch.setenv("CORPUS", corpus)
     assert run(monkeypatch, "demo") == 1
     assert [made["conf"] for made in api.runs.values()] == [conf]
+
+
+def workflows(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[tuple[str, Outcome]]:
+    """Put these in the place of the project's, each with a task `end`; what is shown of them, as it comes."""
+    shown: list[tuple[str, Outcome]] = []
+
+    def workflow(name: str) -> Workflow:
+        return Workflow(tasks=("end",), show=lambda outcome: shown.append((name, outcome)))
+
+    monkeypatch.setattr(launcher, "WORKFLOWS", {name: workflow(name) for name in names})
+    return shown
+
+
+@pytest.mark.usefixtures("home")
+def test_demo_all_runs_one_workflow_after_the_other_on_one_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = workflows(monkeypatch, "second", "first")
+    api = FakeApi(
+        dags=[dag("first", n=1), dag("second", n=1)],
+        moments=[("success", [task("end", "success")])],
+        xcoms={"end": "made"},
+    )
+    looked = serve(api, monkeypatch, os.getpid())
+    assert run(monkeypatch, "demo-all") == 0
+    triggered = [seen for seen in api.seen if seen.startswith("POST") and seen.endswith("dagRuns")]
+    assert triggered == [f"POST /api/v2/dags/{name}/dagRuns" for name in ("second", "first")]
+    assert [made["conf"] for made in api.runs.values()] == [{}, {}]
+    assert [(name, one.succeeded, one.results) for name, one in shown] == [
+        ("second", True, {"end": "made"}),
+        ("first", True, {"end": "made"}),
+    ]
+    assert len(looked) == 1
+
+
+@pytest.mark.usefixtures("home")
+def test_demo_all_ends_with_the_first_that_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = workflows(monkeypatch, "a", "b", "c", "d")
+    done, failed = [task("end", "success")], [task("end", "failed")]
+    api = FakeApi(
+        dags=[dag(name) for name in "abcd"], moments=[("success", done), ("failed", failed)], xcoms={"end": 1}
+    )
+    serve(api, monkeypatch, os.getpid())
+    assert run(monkeypatch, "demo-all") == 1
+    assert [(name, one.succeeded, list(one.failures)) for name, one in shown] == [
+        ("a", True, []),
+        ("b", False, ["end"]),
+    ]
+    assert len(api.runs) == 2
+    assert capsys.readouterr().out.endswith("demo-all: b failed; not run: c, d\n")
+
+
+@pytest.mark.usefixtures("home")
+def test_dag_shows_what_came_out_of_a_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = workflows(monkeypatch, "w")
+    serve(FakeApi(dags=[dag("w", n=1)], moments=[("success", [])]), monkeypatch, os.getpid())
+    assert run(monkeypatch, "dag", "w", '--conf={"n": 2}') == 0
+    assert [name for name, _ in shown] == ["w"]
 
 
 @pytest.mark.parametrize("folder", ["", "no/such", __file__])

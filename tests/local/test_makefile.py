@@ -89,6 +89,14 @@ def test_the_tests_of_ci_find_both_environments(project: Project) -> None:
     assert project.calls[2].startswith(".venv -m pytest")
 
 
+def test_demo_all_finds_both_environments_and_demo_needs_one(project: Project) -> None:
+    airflow, jobs = (f"system -m local.setup_environment {kind}" for kind in ("airflow", "jobs"))
+    assert project.make("demo-all").returncode == 0
+    assert project.calls == [airflow, jobs, ".venv -m local demo-all"]
+    assert project.make("demo").returncode == 0
+    assert project.calls == [airflow, ".venv -m local demo"]
+
+
 def test_help_lists_every_verb(project: Project) -> None:
     makefile = (PROJECT / "Makefile").read_text().replace("\\\n", "")
     verbs = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
