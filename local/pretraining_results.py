@@ -54,7 +54,8 @@ def print_no_release(failures: Mapping[str, str], evaluation_uri: str | None) ->
 
 
 def _lines(failures: Mapping[str, str]) -> list[str]:
-    return [f"  {task:<18} {reason}" for task, reason in failures.items()]
+    gap = f"\n{'':21}"
+    return [f"  {task:<18} {reason.replace('; ', gap)}" for task, reason in failures.items()]
 
 
 def _failed(failures: Mapping[str, str]) -> str:

@@ -147,7 +147,8 @@ def test_a_refused_model_is_shown_with_the_gates_reason(
     reason = refusal(bits, -0.1, high)
     print_no_release({"release.gate": reason}, evaluated_at(root, found))
     said = capsys.readouterr().out
-    assert f"\npretraining: nothing was released\n  release.gate       {reason}\nmodel, not released\n" in said
+    assert f"\npretraining: nothing was released\n  release.gate       {reason}\n" in said
+    assert "\nmodel, not released\n" in said
     assert f"  model       {bits:.3f} bits per byte" in said
     assert f"the model is {abs(100 - 50 * bits):.1f} % {'below' if is_doubt else 'above'}" in said
     assert f"  evaluation  {root}/evaluated/evaluation.json\n" in said
@@ -171,8 +172,8 @@ def test_a_release_that_is_there_is_shown_although_a_task_after_it_failed(
 
 
 def test_a_run_that_failed_before_it_was_evaluated_names_the_task(capsys: pytest.CaptureFixture[str]) -> None:
-    print_no_release({"train.segment_1": "UserError: run `make setup-jobs`"}, None)
+    print_no_release({"train.segment_1": "UserError: run `make setup-jobs`; or not"}, None)
     said = capsys.readouterr().out
-    assert "nothing was released\n  train.segment_1    UserError: run `make setup-jobs`\nnext\n" in said
+    assert f"nothing was released\n  train.segment_1    UserError: run `make setup-jobs`\n{'':21}or not\nnext\n" in said
     assert "make dag DAG=pretraining   goes on where it failed" in said
     assert "quality" not in said
