@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from include.errors import GateError, UserError
+from include.jobs.images import load_images
+from include.jobs.sagemaker_requests import check_limits
 from include.jobs.spec import read_spec
 from include.models import registry
 from include.storage import list_files, location, read_json, read_parquet
 from include.training import compute, packing, pipeline
 from include.training.config import PretrainConfig
 from include.training.corpus_manifest import CorpusManifest, read_corpus
+from include.training.presets import PRESETS
 from tests.training.corpus.curation import jsonl, write_texts
 from tests.training.corpus.test_near_duplicates import with_changes
 from tests.training.corpus.texts import GERMAN, english
@@ -172,6 +175,23 @@ def test_of_two_runs_that_pack_one_corpus_at_once_the_slower_takes_the_faster_on
     monkeypatch.setattr(packing, "_read_part", overtaken)
     assert slow.finish() == fast.packed
     assert corpus_of(slow).corpus_digest == slow.listed["corpus_digest"]
+
+
+@pytest.mark.parametrize("size", PRESETS)
+def test_on_sagemaker_each_size_orders_jobs_that_it_takes(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMOPS_TARGET", "aws")
+    monkeypatch.setenv("FMOPS_STORAGE_ROOT", f"memory://order-{size}")
+    steps = Steps(size=size, spot=True)
+    pipeline.plan(steps.config, {"bytes": 10**9})
+    steps.packed = {"uri": "s3://bucket/corpora/x"}
+    for name, spec in steps.order().items():
+        read = read_spec({**spec, **PLACE, "channels": {**spec["channels"], "previous": "s3://bucket/jobs/y/output"}})
+        check_limits(read)
+        assert load_images().instance_type(read) == PRESETS[size].instance_type
+        assert load_images().uri(read.resources.image, "us-east-1")
+        wanted, preset = read.resources, PRESETS[size]
+        assert (wanted.image, wanted.spot) == (preset.image, True)
+        assert wanted.instance_count == (preset.instance_count if name in SEGMENTS else 1)
 
 
 # Inputs that cannot be used
