@@ -6,16 +6,15 @@ import torch
 from torch import nn
 
 BETAS = (0.9, 0.95)
-WEIGHT_DECAY = 0.1
-"""Of matrices; not of embeddings and norms, whose size means something. Both as GPT-3's, Brown et al., 2005.14165."""
+"""GPT-3's, Brown et al., arXiv 2005.14165, appendix B."""
 
 
-def make_optimiser(model: nn.Module, peak: float) -> torch.optim.AdamW:
-    """AdamW in its fused form, which updates all weights in one pass."""
+def make_optimiser(model: nn.Module, peak: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW in its fused form, which updates all weights in one pass; embeddings and norms do not decay."""
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         is_matrix = weight.ndim == 2 and not any(part in name for part in ("embed_tokens", "shared", "bias"))
         (decayed if is_matrix else others).append(weight)
-    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=peak, betas=BETAS, fused=True)

@@ -42,6 +42,8 @@ class Preset:
     steps: int
     learning_rate: float
     """At its peak."""
+    weight_decay: float
+    """Of matrices, a step, times the learning rate; more where the corpus is small and seen several times."""
     image: Literal["torch-cpu", "torch-gpu"]
     """What a training container holds (include/catalog/images.yaml)."""
     instance_type: str
@@ -80,8 +82,9 @@ PRESETS = {
             kv_heads=3,
             batch_tokens=2048,
             micro_batch_tokens=2048,
-            steps=600,
-            learning_rate=3e-3,
+            steps=900,
+            learning_rate=5e-3,
+            weight_decay=1.0,
             image="torch-cpu",
             instance_type="ml.c7i.2xlarge",
             instance_count=1,
@@ -93,10 +96,11 @@ PRESETS = {
             vocab_size=8192,
             context=512,
             kv_heads=6,
-            batch_tokens=16_384,
+            batch_tokens=4096,
             micro_batch_tokens=4096,
-            steps=4000,
+            steps=16_000,
             learning_rate=2e-3,
+            weight_decay=0.3,
             image="torch-cpu",
             instance_type="ml.c7i.8xlarge",
             instance_count=1,
@@ -112,6 +116,7 @@ PRESETS = {
             micro_batch_tokens=32_768,
             steps=5000,
             learning_rate=6e-4,
+            weight_decay=0.1,
             image="torch-gpu",
             instance_type="ml.p5.4xlarge",
             instance_count=1,
@@ -127,6 +132,7 @@ PRESETS = {
             micro_batch_tokens=16_384,
             steps=10_000,
             learning_rate=3e-4,
+            weight_decay=0.1,
             image="torch-gpu",
             instance_type="ml.p5.48xlarge",
             instance_count=1,

@@ -49,7 +49,7 @@ class Trainer:
         self.running = spread(self.model, place, is_bf16=self.is_bf16)
         if orders.is_compiled(place.device):
             self.running = torch.compile(self.running)
-        self.optimiser = make_optimiser(self.model, orders.learning_rate)
+        self.optimiser = make_optimiser(self.model, orders.learning_rate, self.preset.weight_decay)
         context = self.preset.context
         self.rows = open_rows(corpus, corpus.train, orders.architecture, context, orders.seed)
         held_out = tuple(corpus.held_out.values())
