@@ -247,7 +247,7 @@ class TestLongestRuntime:
     def test_a_segment_that_takes_too_long_is_refused_with_the_steps_that_do_not(self) -> None:
         # mini: a step has 16,384 x 113,285,376 FLOPs, 23.2 s at 2 x 80 GFLOP/s x 0.5; 25,000 of them 161.1 hours.
         # 120 h / 3 - 300 s = 143,700 s are 6,193 steps of each of 4 segments.
-        params = {"size": "mini", "instance_type": "ml.c7i.large"}
+        params = {"size": "mini", "instance_type": "ml.c7i.large", "batch_tokens": 16_384}
         message = refusal(on_aws(**params, steps=100_000))
         assert message == (
             "steps=100000: a segment on 1 x ml.c7i.large takes about 161.1 hours, which with a margin of 3 times is "
@@ -256,10 +256,10 @@ class TestLongestRuntime:
         )
         assert max(planned(on_aws(**params, steps=24_772)).cost.max_runtime_s) <= 120 * 3600
         assert "steps=24772 at most" in refusal(on_aws(**params, steps=24_773))
-        assert planned(on_aws(size="mini", instance_type="ml.c7i.16xlarge", steps=100_000))
+        assert planned(on_aws(size="mini", instance_type="ml.c7i.16xlarge", batch_tokens=16_384, steps=100_000))
 
     def test_this_machine_has_no_larger_instance(self) -> None:
-        message = refusal(here(size="mini", steps=200_000))
+        message = refusal(here(size="mini", batch_tokens=16_384, steps=200_000))
         assert re.search(r"that a job may run: take steps=\d+ at most$", message)
 
     def test_one_step_that_takes_too_long_is_of_too_large_a_model(self) -> None:
