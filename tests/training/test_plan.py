@@ -279,8 +279,8 @@ class TestOther:
         assert planned(here(), 2048).work.corpus_tokens == 512
 
     def test_text_that_is_seen_too_often_is_noted(self) -> None:
-        assert planned(here(), 4 * 307_200).notes == ()  # 1,228,800 / 307,200 = 4 epochs
-        [note] = planned(here(), 4 * 307_000).notes
+        assert planned(here(), 4 * 460_800).notes == ()  # 1,843,200 / 460,800 = 4 epochs
+        [note] = planned(here(), 4 * 460_500).notes
         assert note.startswith("the corpus is seen 4.0 times; beyond about 4 times repeated text teaches little")
 
     def test_dollars_of_spot_instances_are_noted(self) -> None:
