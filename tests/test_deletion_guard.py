@@ -133,6 +133,7 @@ def test_approved(run: Run) -> None:
     assert deleted == [doc_id for doc_id, _ in rows]
 
 
+@pytest.mark.slow
 def test_few_deletions_are_not_asked_about(run: Run) -> None:
     decision, deleted = run.start(MANY[:4]).end()
     assert run.states() == {"guard": "success", "approve": "skipped", "settle": "success", "commit": "success"}
@@ -153,6 +154,7 @@ def test_refused_then_approved_after_a_clear(run: Run) -> None:
     assert (decision["deleted"], len(deleted)) == (5, 5)
 
 
+@pytest.mark.slow
 def test_after_a_clear_another_list_is_not_asked_about_since_the_first_would_be_shown(run: Run) -> None:
     run.start(MANY).question()
     run.list([*MANY, ["id-9", "the-one-that-matters.md"]])
@@ -163,6 +165,7 @@ def test_after_a_clear_another_list_is_not_asked_about_since_the_first_would_be_
     assert (decision["held"], deleted) == (6, [])
 
 
+@pytest.mark.slow
 def test_an_answer_to_a_question_about_another_list_deletes_nothing(run: Run) -> None:
     question = run.start(MANY).question()
     run.list([*MANY, ["id-9", "the-one-that-matters.md"]])
@@ -173,6 +176,7 @@ def test_an_answer_to_a_question_about_another_list_deletes_nothing(run: Run) ->
     assert (decision["held"], decision["deleted"], deleted) == (6, 0, [])
 
 
+@pytest.mark.slow
 def test_an_answer_that_comes_at_once_is_taken_or_asked_for_again(run: Run) -> None:
     option = run.start(MANY).question()["options"][0]
     run.answer(option, at_once=True)

@@ -173,6 +173,7 @@ def test_a_run_tells_what_it_read_and_wrote(tmp_path: Path) -> None:
     assert "sourceCode" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.airflow
 def test_a_run_without_openlineage_tells_nothing(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"

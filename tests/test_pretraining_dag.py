@@ -116,44 +116,66 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         yield Runs(airflow, client, root, folder / "documents.jsonl")
 
 
+@dataclass
+class Ended:
+    """A run that is over: its final state, what was said of it, its tasks' states, and what there was then."""
+
+    run_id: str
+    state: str
+    lines: list[str]
+    tasks: dict[str, str]
+    jobs: set[str]
+    news: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, runs: Runs, run_id: str) -> Ended:
+        state, lines = runs.end(run_id)
+        return cls(run_id, state, lines, runs.states(run_id), runs.jobs(), runs.news())
+
+
 @pytest.fixture(scope="module")
-def dear(runs: Runs) -> str:
-    """A run whose cost a person has to approve."""
-    return runs.start(usd_per_hour=100, approve_above_usd=1)  # the start of its jobs alone costs 4 USD
+def rejected(runs: Runs) -> Ended:
+    """A run whose cost a person has to approve, and does not."""
+    run_id = runs.start(usd_per_hour=100, approve_above_usd=1)  # the start of its jobs alone costs 4 USD
+    assert runs.answer(run_id, 1).startswith("Pre-train docs-lm for about ")
+    return Ended.of(runs, run_id)
 
 
-def test_a_dear_run_that_nobody_wants_ends_before_anything_is_spent(runs: Runs, dear: str) -> None:
-    assert runs.answer(dear, 1).startswith("Pre-train docs-lm for about ")
-    state, lines = runs.end(dear)
-    assert state == "failed"
-    assert any("not approved: admin answered 'Reject'; nothing was spent" in line for line in lines)
-    states = runs.states(dear)
+@pytest.fixture(scope="module")
+def released(runs: Runs, rejected: Ended) -> Ended:
+    """The same run after its question was cleared and answered with yes."""
+    runs.clear(rejected.run_id, "approve")
+    runs.answer(rejected.run_id, 0, attempt=2)
+    return Ended.of(runs, rejected.run_id)
+
+
+def test_a_dear_run_that_nobody_wants_ends_before_anything_is_spent(rejected: Ended) -> None:
+    assert rejected.state == "failed"
+    assert any("not approved: admin answered 'Reject'; nothing was spent" in line for line in rejected.lines)
+    states = dict(rejected.tasks)
     done = {name: states.pop(name) for name in ("prepare", "list_documents", "plan", "approve", "settle")}
     assert done == {**dict.fromkeys(done, "success"), "settle": "failed"}
     assert set(states.values()) == {"upstream_failed"}
-    assert runs.jobs() == set()
+    assert (rejected.jobs, rejected.news) == (set(), [])
 
 
-def test_once_it_is_approved_it_ends_in_a_release(runs: Runs, dear: str) -> None:
-    runs.clear(dear, "approve")
-    runs.answer(dear, 0, attempt=2)
-    state, lines = runs.end(dear)
-    assert state == "success", lines
-    assert set(runs.states(dear).values()) == {"success"}
+def test_once_it_is_approved_it_ends_in_a_release(runs: Runs, released: Ended) -> None:
+    assert released.state == "success", released.lines
+    assert set(released.tasks.values()) == {"success"}
     [found] = runs.versions()
     registry.verify(found, with_digests=True)
-    told = runs.client.xcom(DAG, dear, "release.publish")
+    told = runs.client.xcom(DAG, released.run_id, "release.publish")
     assert (told["model"], told["version"], told["alias"]) == ("docs-lm", 1, "champion")
     assert told["value"] == found.metrics["held_out.bits_per_byte"] < found.metrics["baselines.ngram.bits_per_byte"]
-    assert runs.news() == [told]
+    assert released.news == [told]
     assert registry.find(runs.root, "default", "docs-lm@champion") == found
-    assert (found.licences, found.lineage.run_id) == (("CC0-1.0",), dear)
-    assert set(found.lineage.jobs) == runs.jobs() and len(runs.jobs()) == len(SEGMENTS) + 1
+    assert (found.licences, found.lineage.run_id) == (("CC0-1.0",), released.run_id)
+    assert set(found.lineage.jobs) == released.jobs and len(released.jobs) == len(SEGMENTS) + 1
     assert found.cost.usd == pytest.approx(found.cost.instance_seconds / 3600 * 100)
 
 
-def test_mlflow_shows_the_release(runs: Runs, dear: str) -> None:
-    view = runs.client.xcom(DAG, dear, "release.register")
+def test_mlflow_shows_the_release(runs: Runs, released: Ended) -> None:
+    view = runs.client.xcom(DAG, released.run_id, "release.register")
     assert (view["models"], view["versions"]) == (1, 1)
     # Its client takes longer to import than all of this.
     with closing(sqlite3.connect(view["tracking_uri"].removeprefix("sqlite:///"))) as database:
@@ -166,25 +188,22 @@ def test_mlflow_shows_the_release(runs: Runs, dear: str) -> None:
 
 @slow
 def test_runs_of_the_same_inputs_need_no_job_and_only_one_that_passes_the_gate_is_released(
-    runs: Runs, dear: str
+    runs: Runs, released: Ended
 ) -> None:
-    before, jobs = runs.versions(), runs.jobs()
-    again, refused = runs.start(), runs.start(baseline_margin=0.9, model_name="better-lm")
-    assert runs.end(again)[0] == "success"
-    state, lines = runs.end(refused)
-    assert state == "failed"
-    assert any("GateError: the model is refused: " in line and "of ngram less 90.0%" in line for line in lines)
-    states = runs.states(refused)
-    last = [states.pop(f"release.{name}") for name in ("gate", "publish", "register")]
+    before, told = runs.versions(), runs.news()
+    run_ids = [runs.start(), runs.start(baseline_margin=0.9, model_name="better-lm")]
+    again, refused = (Ended.of(runs, run_id) for run_id in run_ids)
+    assert (again.state, refused.state) == ("success", "failed")
+    assert any("GateError: the model is refused: " in one and "of ngram less 90.0%" in one for one in refused.lines)
+    last = [refused.tasks.pop(f"release.{name}") for name in ("gate", "publish", "register")]
     assert last == ["failed", "upstream_failed", "upstream_failed"]
-    for others in (states, runs.states(again)):
-        assert others.pop("approve") == "skipped", "this machine costs nothing"
-        assert set(others.values()) == {"success"}
-    assert runs.jobs() == jobs
+    for states in (again.tasks, refused.tasks):
+        assert states.pop("approve") == "skipped", "this machine costs nothing"
+        assert set(states.values()) == {"success"}
+    assert refused.jobs == released.jobs
     assert runs.versions() == before, "the same content is the same release"
     assert not list_files(registry.model_home(runs.root, "default", "better-lm"))
-    told = runs.news()
-    assert len(told) == 2 and told[0] == told[1]
+    assert refused.news == [*told, told[-1]]
 
 
 def job_of(runs: Runs, run_id: str, task_id: str) -> Path:
@@ -212,7 +231,7 @@ def process_of(folder: Path, *, is_supervisor: bool) -> psutil.Process:
 
 
 @slow
-def test_training_that_is_killed_goes_on_and_comes_to_the_same_weights(runs: Runs, dear: str) -> None:
+def test_training_that_is_killed_goes_on_and_comes_to_the_same_weights(runs: Runs, released: Ended) -> None:
     """kill -9 of a script, after which somebody clears its task, and of a supervisor, after which Airflow retries."""
     run_id = runs.start(checkpoint_every_s=1e-6)  # other instructions, so that all segments are trained again
 
@@ -235,7 +254,7 @@ def test_training_that_is_killed_goes_on_and_comes_to_the_same_weights(runs: Run
     for task_id in SEGMENTS[1:3]:
         assert re.search(r"goes on from step \d+: step-", (job_of(runs, run_id, task_id) / "log").read_text())
     weights = []
-    for one in (dear, run_id):
+    for one in (released.run_id, run_id):
         output = location(runs.client.xcom(DAG, one, SEGMENTS[3])["output_uri"])
         files = {file["path"]: file["sha256"] for file in read_json(output / "manifest.json")["files"]}
         weights.append(files["state/state.safetensors"])

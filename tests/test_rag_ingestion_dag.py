@@ -151,6 +151,7 @@ def test_a_run_after_changes_takes_up_exactly_those_and_tells_of_it(runs: Runs) 
     assert [news["ledger_version"] for news in runs.news()] == [1, 2]
 
 
+@pytest.mark.slow
 def test_cleared_tasks_come_to_the_same_result(runs: Runs) -> None:
     run = max(runs.client.pages(f"/dags/{DAG}/dagRuns", "dag_runs"), key=lambda run: str(run["run_after"]))
     before = runs.manifest(run["dag_run_id"])
@@ -166,6 +167,7 @@ def test_cleared_tasks_come_to_the_same_result(runs: Runs) -> None:
     assert after.counts.chunks_embedded == 0
 
 
+@pytest.mark.slow
 def test_a_job_embeds_instead_of_the_mapped_tasks(runs: Runs) -> None:
     state, run_id, _ = runs.run(index="by-job", embed_on="job")
     assert state == "success"
@@ -196,6 +198,7 @@ def test_a_wrong_param_fails_before_any_work_at_the_first_try_with_one_line(runs
     assert lines[-1] == told[0]
 
 
+@pytest.mark.slow
 def test_many_deletions_are_asked_about_while_embedding_goes_on(runs: Runs) -> None:
     for file in sorted(runs.source.glob("00*"))[:5]:
         file.unlink()
@@ -218,6 +221,7 @@ def test_many_deletions_are_asked_about_while_embedding_goes_on(runs: Runs) -> N
     assert (counts.deleted, counts.deletions_held, counts.added) == (0, 5, 1)
 
 
+@pytest.mark.slow
 def test_another_chunk_size_goes_live_as_the_next_version_and_back_by_the_other_dag(runs: Runs) -> None:
     state, run_id, _ = runs.run(chunk_tokens=64, overlap_tokens=8, on_many_deletions="delete")
     assert state == "success"

@@ -11,7 +11,7 @@ from local.watch import follow
 from tests.plugins.job_folders import make
 from tests.plugins.whole import Run, Whole
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 DAG = "jobs"
 STATES = {"running": "running", "deferred": "running", "done": "succeeded", "failed": "failed"}

@@ -7,7 +7,7 @@ import pytest
 from local.watch import follow
 from tests.plugins.whole import Run, Whole
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 DAG = "reports"
 
