@@ -21,7 +21,7 @@ licence; with none, the documentation that the ingestion demo reads. **Outputs**
 `releases/<model_name>/<version>/` (`model/` for transformers, `card.md`, `evaluation.json`, `curve.png`; where
 `manifest.json` exists, the release is whole). Asset `released_model` tells whoever fine-tunes or evaluates it.
 
-**Cost.** With the defaults nothing but some three minutes of two cores. On SageMaker an instance for as long as it
+**Cost.** With the defaults nothing but some minutes of two cores. On SageMaker an instance for as long as it
 trains: the plan shows tokens, FLOPs, memory, hours and dollars before anything is spent, refuses what exceeds
 `budget_usd`, and asks a person above `approve_above_usd`. A machine that is lost costs what was done since the last
 checkpoint, at most `checkpoint_every_s`. Work that was done for the same inputs is not done again.
