@@ -73,7 +73,7 @@ def speed(corpus: Path, folder: Path, size: str, precision: str) -> dict[str, An
     """Seconds of a trainer's step, of a bare loop's, and of a batch; FLOPs a second of a matrix product."""
     trainer = make_trainer(corpus, folder, size=size, precision=precision)
     model = build_model(trainer.preset, "decoder", trainer.corpus.vocab_size, 0)
-    optimiser = make_optimiser(model, 1e-3, 0.1)
+    optimiser = make_optimiser(model, 1e-3, trainer.preset.weight_decay)
     times: dict[str, list[float]] = {"trainer": [], "bare": [], "loader": []}
     matmul = []
     for round_number in range(ROUNDS + 1):

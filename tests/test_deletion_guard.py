@@ -16,14 +16,13 @@ from include.rag.deletions import KEEP
 from local.airflow import LocalAirflow
 from local.client import Client
 from local.home import PROJECT
+from tests.real_airflow import QUIET_S, answer, clear, question_place
 
 pytestmark = pytest.mark.airflow
 
 DAG = "approval_dag"
 DEADLINE_S = 180
 """Until a test gives up on something that should happen."""
-QUIET_S = 3.0
-"""How long a question waits for its answer here: Airflow fails many attempts that are answered within two seconds."""
 HOSTILE = ["{{ 7 * 7 }}.md", "{% include 'x' %}", "[click](https://evil.example)", "```", "<img src=x>"]
 MANY = [[f"id-{n}", f"guide-{n}.md"] for n in range(5)]
 
@@ -75,12 +74,10 @@ class Run:
     def answer(self, option: str, *, at_once: bool = False) -> None:
         if not at_once:
             self.wait(lambda: time.monotonic() > self.asked_at + QUIET_S, "a quiet moment")
-        body = {"chosen_options": [option], "params_input": {"no such": ["field"]}}
-        self.client._checked(self.client._send("PATCH", self._place(), json=body))
+        answer(self.client, self._place(), option, params_input={"no such": ["field"]})
 
     def clear(self, *task_ids: str, downstream: bool) -> None:
-        body = {"dag_run_id": self.run_id, "task_ids": list(task_ids), "include_downstream": downstream}
-        self.client.post(f"/dags/{DAG}/clearTaskInstances", body | {"dry_run": False, "only_failed": False})
+        clear(self.client, DAG, self.run_id, *task_ids, downstream=downstream)
 
     def end(self) -> tuple[dict[str, Any], list[str]]:
         """What was decided, and what the commit deleted."""
@@ -89,7 +86,7 @@ class Run:
         return self.client.xcom(DAG, self.run_id, "settle"), self.client.xcom(DAG, self.run_id, "commit")
 
     def _place(self) -> str:
-        return f"/dags/{DAG}/dagRuns/{self.run_id}/taskInstances/approve/-1/hitlDetails"
+        return question_place(DAG, self.run_id, "approve")
 
 
 @pytest.fixture(scope="module")

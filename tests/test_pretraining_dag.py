@@ -23,7 +23,7 @@ from local.airflow import LocalAirflow
 from local.client import Client
 from local.home import PROJECT
 from local.watch import follow
-from tests.test_deletion_guard import QUIET_S
+from tests.real_airflow import QUIET_S, answer, asset_news, clear, job_name, question_place
 from tests.training.in_jobs import jobs_python
 from tests.training.made_up import LEARNT, write_documents
 
@@ -76,14 +76,13 @@ class Runs:
         self.until(asked, "the question")
         asked_at = time.monotonic()
         self.until(lambda: time.monotonic() > asked_at + QUIET_S, "a quiet moment")
-        path = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+        path = question_place(DAG, run_id, "approve")
         question = self.client.get(path)
-        self.client._checked(self.client._send("PATCH", path, json={"chosen_options": [question["options"][place]]}))
+        answer(self.client, path, question["options"][place])
         return str(question["subject"])
 
     def clear(self, run_id: str, task_id: str) -> None:
-        body = {"dag_run_id": run_id, "task_ids": [task_id], "include_downstream": True}
-        self.client.post(f"/dags/{DAG}/clearTaskInstances", body | {"dry_run": False, "only_failed": False})
+        clear(self.client, DAG, run_id, task_id, downstream=True)
 
     def jobs(self) -> set[str]:
         """Every job that was started."""
@@ -91,8 +90,7 @@ class Runs:
 
     def news(self) -> list[dict[str, Any]]:
         """What the events of released_model told, oldest first."""
-        events = self.client.pages("/assets/events", "asset_events")
-        return [event["extra"] for event in sorted(events, key=lambda event: event["timestamp"])]
+        return asset_news(self.client)
 
     def versions(self, model: str = "docs-lm") -> list[ModelRelease]:
         return registry.list_versions(self.root, "default", model)
@@ -208,14 +206,8 @@ def test_runs_of_the_same_inputs_need_no_job_and_only_one_that_passes_the_gate_i
 
 def job_of(runs: Runs, run_id: str, task_id: str) -> Path:
     """The folder of a task's job, once there is one."""
-
-    def look() -> str:
-        entries = runs.client.get(f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries")["xcom_entries"]
-        if not any(entry["key"] == "fmops_job" for entry in entries):
-            return ""
-        return str(runs.client.xcom(DAG, run_id, task_id, "fmops_job")["name"])
-
-    return Path(runs.root.removeprefix("file://")) / "jobs" / runs.until(look, f"a job of {task_id}")
+    name = runs.until(lambda: job_name(runs.client, DAG, run_id, task_id), f"a job of {task_id}")
+    return Path(runs.root.removeprefix("file://")) / "jobs" / str(name)
 
 
 def process_of(folder: Path, *, is_supervisor: bool) -> psutil.Process:

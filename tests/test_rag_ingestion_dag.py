@@ -20,7 +20,7 @@ from local.client import Client
 from local.watch import follow
 from tests.rag.ingestion import write_corpus
 from tests.rag.killed_run import wait_until
-from tests.test_deletion_guard import QUIET_S
+from tests.real_airflow import QUIET_S, answer, asset_news, clear, question_place
 
 pytestmark = pytest.mark.airflow
 
@@ -57,8 +57,7 @@ class Runs:
 
     def news(self) -> list[dict[str, Any]]:
         """What the asset's events told, oldest first."""
-        events = self.client.pages("/assets/events", "asset_events")
-        return [event["extra"] for event in sorted(events, key=lambda event: event["timestamp"])]
+        return asset_news(self.client)
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +154,7 @@ def test_a_run_after_changes_takes_up_exactly_those_and_tells_of_it(runs: Runs) 
 def test_cleared_tasks_come_to_the_same_result(runs: Runs) -> None:
     run = max(runs.client.pages(f"/dags/{DAG}/dagRuns", "dag_runs"), key=lambda run: str(run["run_after"]))
     before = runs.manifest(run["dag_run_id"])
-    body = {"dag_run_id": run["dag_run_id"], "task_ids": ["source.plan"], "include_downstream": True}
-    body |= {"dry_run": False, "only_failed": False}
-    runs.client.post(f"/dags/{DAG}/clearTaskInstances", body)
+    clear(runs.client, DAG, run["dag_run_id"], "source.plan", downstream=True)
     state = follow(runs.client, DAG, run["dag_run_id"], say=lambda _: None, check_alive=runs.airflow.check_alive)
     assert state == "success"
     after = runs.manifest(run["dag_run_id"])
@@ -211,11 +208,11 @@ def test_many_deletions_are_asked_about_while_embedding_goes_on(runs: Runs) -> N
         "the question, and the end of embedding",
     )
     assert runs.states(run_id)["index.commit"] == {None}
-    place = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/source.approve/-1/hitlDetails"
+    place = question_place(DAG, run_id, "source.approve")
     assert "Delete 5 of" in client.get(place)["subject"]
     asked_at = time.monotonic()
     wait_until(lambda: time.monotonic() > asked_at + QUIET_S, "a quiet moment")
-    client._checked(client._send("PATCH", place, json={"chosen_options": ["Keep them"]}))
+    answer(client, place, "Keep them")
     assert follow(client, DAG, run_id, say=lambda _: None, check_alive=runs.airflow.check_alive) == "success"
     counts = runs.manifest(run_id).counts
     assert (counts.deleted, counts.deletions_held, counts.added) == (0, 5, 1)

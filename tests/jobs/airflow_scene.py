@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 from include.jobs import processes
@@ -20,6 +19,7 @@ from local.airflow import COMPONENTS, LocalAirflow
 from local.client import Client
 from local.home import PROJECT
 from local.processes import marked
+from tests.real_airflow import clear, job_name
 
 DEADLINE_S = 180
 """Until a test gives up on something that should happen."""
@@ -149,14 +149,8 @@ class Run:
 
     def job(self) -> str:
         """Name of its job, once there is one."""
-
-        def look() -> str:
-            entries = self.scene.client.get(f"{self._place('job')}/xcomEntries")["xcom_entries"]
-            if not any(entry["key"] == "fmops_job" for entry in entries):
-                return ""
-            return str(self.scene.client.xcom(self.dag_id, self.run_id, "job", "fmops_job")["name"])
-
-        return str(self.scene.until(look, "a job"))
+        client = self.scene.client
+        return str(self.scene.until(lambda: job_name(client, self.dag_id, self.run_id, "job"), "a job"))
 
     def at_step(self, step: int) -> Path:
         """The folder of its job, once the script has come so far."""
@@ -187,21 +181,14 @@ class Run:
         return sum(self.run_id in (folder / "spec.json").read_text() for folder in self.scene.folders())
 
     def clear(self) -> None:
-        body = {"dry_run": False, "dag_run_id": self.run_id, "task_ids": ["job"], "only_failed": False}
-        self._checked("POST", f"/dags/{self.dag_id}/clearTaskInstances", body)
+        clear(self.scene.client, self.dag_id, self.run_id, "job", downstream=False)
 
     def mark(self, state: str) -> None:
-        self._checked("PATCH", self._place("job"), {"new_state": state})
+        client, place = self.scene.client, f"/dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/job"
+        client._checked(client._send("PATCH", place, json={"new_state": state}))
 
     def log(self) -> str:
         return "\n".join(self.scene.client.log_end(self.task(), 500))
-
-    def _place(self, task_id: str) -> str:
-        return f"/dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/{task_id}"
-
-    def _checked(self, method: str, path: str, body: dict[str, Any]) -> None:
-        answer: httpx.Response = self.scene.client._send(method, path, json=body)
-        assert answer.is_success, answer.text
 
 
 @contextmanager

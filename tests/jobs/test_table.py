@@ -21,14 +21,20 @@ from tests.jobs.worlds import (
     local_world,
     run_async,
     sagemaker_world,
-    world,
 )
 
-__all__ = ["attempts", "local_world", "sagemaker_world", "trials", "world"]
+__all__ = ["attempts", "local_world", "sagemaker_world", "trials"]
 
 ACTIVE = ("starting", "running", "stopping")
 HOLD: dict[str, Any] = {"parameters": {"hold_at": 1}}
 ACTS = {"user_code": "fail", "bad_input": "refuse", "out_of_memory": "exhaust"}
+
+
+@pytest.fixture(params=["local", pytest.param("sagemaker", marks=pytest.mark.slow)])
+def world(request: pytest.FixtureRequest, attempts: None) -> World:
+    """Each place in turn; CI has this machine's cells, and the operator's other tests on both."""
+    found: World = request.getfixturevalue(f"{request.param}_world")
+    return found
 
 
 def reach(world: Any, state: str) -> Attempt:

@@ -1,0 +1,40 @@
+"""What tests ask of a real Airflow by its REST API, beside what the launcher's client does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from local.client import Client
+
+QUIET_S = 3.0
+"""How long a question waits for its answer here: Airflow fails many attempts that are answered within two seconds."""
+
+
+def question_place(dag_id: str, run_id: str, task_id: str) -> str:
+    """Where the question that a task puts to a person is read and answered."""
+    return f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
+
+
+def answer(client: Client, place: str, option: str, **more: Any) -> None:
+    """Choose one of a question's options."""
+    client._checked(client._send("PATCH", place, json={"chosen_options": [option], **more}))
+
+
+def clear(client: Client, dag_id: str, run_id: str, *task_ids: str, downstream: bool) -> None:
+    """Let tasks of a run be done again."""
+    body = {"dag_run_id": run_id, "task_ids": list(task_ids), "include_downstream": downstream}
+    client.post(f"/dags/{dag_id}/clearTaskInstances", body | {"dry_run": False, "only_failed": False})
+
+
+def asset_news(client: Client) -> list[dict[str, Any]]:
+    """What the events of all assets told, oldest first."""
+    events = client.pages("/assets/events", "asset_events")
+    return [event["extra"] for event in sorted(events, key=lambda event: event["timestamp"])]
+
+
+def job_name(client: Client, dag_id: str, run_id: str, task_id: str) -> str:
+    """Of the job that a task waits for; empty as long as there is none."""
+    place = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries"
+    if not any(entry["key"] == "fmops_job" for entry in client.get(place)["xcom_entries"]):
+        return ""
+    return str(client.xcom(dag_id, run_id, task_id, "fmops_job")["name"])
