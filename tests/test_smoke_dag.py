@@ -18,8 +18,10 @@ from local.client import Client
 from local.home import PROJECT
 from local.watch import follow
 from tests.aws.endpoint import AwsEndpoint, aws_endpoint
+from tests.real_airflow import home_with_database
 
 pytestmark = pytest.mark.airflow
+slow = pytest.mark.slow
 
 DAG = "smoke"
 IN_PROCESS = """
@@ -35,7 +37,7 @@ print(run.state.value if hasattr(run.state, "value") else run.state)
 """
 
 
-@pytest.mark.parametrize("inline_s", [15, 0])
+@pytest.mark.parametrize("inline_s", [pytest.param(15, marks=slow), 0])
 def test_by_dag_test_on_this_machine(tmp_path: Path, inline_s: int) -> None:
     """With no second to wait inline it is deferred, and its trigger runs in the same process."""
     environment = os.environ | {
@@ -77,12 +79,12 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
             "FMOPS_JOB_INLINE_S": "1",
             "FMOPS_JOB_POLL_S": "1",
         }
-        home = tmp_path_factory.mktemp("smoke")
+        home = home_with_database(tmp_path_factory.mktemp("smoke"))
         with LocalAirflow(home=home, port=0, options=options) as airflow, airflow.client() as client:
             yield Aws(airflow, client, endpoint)
 
 
-@pytest.mark.parametrize("kind", ["training", "processing"])
+@pytest.mark.parametrize("kind", ["training", pytest.param("processing", marks=slow)])
 def test_on_sagemaker(aws: Aws, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     aws.endpoint.reset()
     state, run_id, lines = aws.run(seconds=4, kind=kind)

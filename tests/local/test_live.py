@@ -94,7 +94,7 @@ class TestOne:
         airflow.check_alive()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_one_signal_ends_all_in_the_middle_of_a_run(
     folders: tuple[Path, Path], tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -86,7 +86,7 @@ def test_two_runs_over_the_same_documents_come_to_the_index_of_one(
     assert_like_a_fresh_index(ingestion, tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("kind", ["initial", "update"])
+@pytest.mark.parametrize("kind", [pytest.param("initial", marks=pytest.mark.slow), "update"])
 def test_a_run_that_planned_before_another_committed_other_documents_plans_anew(
     ingestion: Ingestion, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -106,7 +106,7 @@ def test_a_run_that_planned_before_another_committed_other_documents_plans_anew(
     assert_like_a_fresh_index(ingestion, tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("kind", ["initial", "update"])
+@pytest.mark.parametrize("kind", [pytest.param("initial", marks=pytest.mark.slow), "update"])
 def test_a_run_goes_on_when_the_one_that_holds_the_lock_is_killed(
     ingestion: Ingestion, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
