@@ -15,9 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from include.training.threads import set_waiting
 
-import torch  # noqa: E402 (after the variable that it reads)
+set_waiting()
+
+import torch  # noqa: E402 (after what it reads is set)
 
 from include.jobs.harness import HYPERPARAMETERS, Job  # noqa: E402
 from include.training import presets  # noqa: E402

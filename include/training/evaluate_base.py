@@ -26,6 +26,7 @@ from include.training.held_out import read_documents
 from include.training.loader import open_corpus
 from include.training.measures import Meter, Scene
 from include.training.presets import PRESETS
+from include.training.threads import set_waiting
 
 SCHEMA_VERSION = 1
 EVALUATION, PER_DOCUMENT, MODEL = "evaluation.json", "per_document.json", "model"
@@ -38,7 +39,7 @@ def main(job: Job) -> dict[str, Any]:
 
     Hyper-parameters: max_held_out_tokens, max_ngram_tokens, ngram_order (3), seed (0), threads (0: all cores).
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as in pretrain.py
+    set_waiting()
     import torch
 
     torch.set_num_threads(job.parameter("threads", 0) or len(os.sched_getaffinity(0)))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.jobs.checkpoints import write_json
 from include.jobs.harness import HYPERPARAMETERS, BadInput, Job
+from include.training.threads import set_waiting
 
 if TYPE_CHECKING:
     from include.training.distributed import Place
@@ -31,8 +32,7 @@ MARK = "mark.json"
 
 def main(job: Job) -> dict[str, Any]:
     """Train from `from_step` to `until_step`; the figures of the run so far."""
-    # Before torch is loaded: threads that spin while they wait slow each other down where cores are shared.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_waiting()
     import torch
 
     from include.training.distributed import Place, first_device, launch

@@ -44,7 +44,7 @@ class CurationConfig(BaseModel):
     """URIs of JSON lines files; a document that shares 13 words in a row with a text of theirs is left out."""
     min_near_duplicate: float = Field(default=0.8, gt=0, le=1)
     """Estimated Jaccard similarity of their 5-word shingles from which two texts are near duplicates."""
-    held_out_share: float = Field(default=0.02, ge=0, le=0.5)
+    held_out_share: float = Field(default=0.05, ge=0, le=0.5)
     """Of each source's documents; one at least of a source that has HELD_OUT_FROM of them."""
     max_held_out_bytes: int = Field(default=2_000_000, ge=0)
     """Of text in UTF-8, in all, divided evenly among the sources: what every evaluation during training reads."""
