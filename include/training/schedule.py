@@ -10,6 +10,8 @@ SCHEDULES: tuple[Schedule, ...] = ("cosine", "wsd")
 
 WARM_UP = 0.05
 """Share of the steps in which the rate rises."""
+LOWEST = 0.1
+"""Of the peak, at the end of `cosine`."""
 DECAY = 0.3
 """Share of the steps in which `wsd` falls, to nothing: warm-up, stable, decay (Hu et al., arXiv 2404.06395)."""
 
@@ -22,6 +24,5 @@ def learning_rate(step: int, steps: int, peak: float, schedule: Schedule) -> flo
     if schedule == "wsd":
         falling = max(1, round(steps * DECAY))
         return peak * min(1.0, (steps - step) / falling)
-    # To nothing, not to a tenth of the peak: the loss comes out lower (Bergsma et al., arXiv 2502.15938).
     share = (step - warm_up) / max(1, steps - warm_up)
-    return peak * 0.5 * (1 + math.cos(math.pi * share))
+    return peak * (LOWEST + (1 - LOWEST) * 0.5 * (1 + math.cos(math.pi * share)))

@@ -69,21 +69,21 @@ class TestByHand:
         # Embedding: 2,048 x 192 = 393,216. A layer: 4 x 192^2 = 147,456 of attention, 3 x 192 x 512 = 294,912 of the
         # feed-forward, 2 x 192 of norms: 442,752. Four of them, and the last norm: 393,216 + 1,771,008 + 192.
         # A token: 6 x 2,164,416 + 12 x 4 x 192 x 256 / 2 = 12,986,496 + 1,179,648 = 14,166,144 FLOPs.
-        # Tokens: 600 x 2,048. ml.c7i.2xlarge: 8 x 80 GFLOP/s x 0.5 = 3.2e11 a second.
+        # Tokens: 900 x 2,048. ml.c7i.2xlarge: 8 x 80 GFLOP/s x 0.5 = 3.2e11 a second.
         made = planned(on_aws(), 49_152_000)
         assert made.work.parameters == 393_216 + 4 * 442_752 + 192 == 2_164_416
-        assert made.work.tokens == 1_228_800
-        assert made.work.flops == 1_228_800 * 14_166_144
-        seconds = 17_407_357_747_200 / 3.2e11  # 54.4, a quarter of it for each segment
+        assert made.work.tokens == 1_843_200
+        assert made.work.flops == 1_843_200 * 14_166_144
+        seconds = 26_111_036_620_800 / 3.2e11  # 81.6, a quarter of it for each segment
         assert made.cost.hours == pytest.approx(seconds / 3600)
         assert made.cost.segment_hours == pytest.approx([seconds / 4 / 3600] * 4)
         # Dollars: 4 segments and the evaluation start in 300 s each, 0.428 USD an hour.
         assert made.cost.usd == pytest.approx((seconds + 5 * 300) / 3600 * 0.428)
-        assert f"{made.cost.usd:.3f}" == "0.185"
-        # 3 x (13.6 + 300) = 940.8 s
-        assert made.cost.max_runtime_s == (941,) * 4
-        # 49,152,000 bytes are 12,288,000 tokens: 0.1 of them are seen. 20 tokens a parameter would be optimal.
-        assert (made.work.corpus_tokens, made.work.epochs) == (12_288_000, 0.1)
+        assert f"{made.cost.usd:.3f}" == "0.188"
+        # 3 x (20.4 + 300) = 961.2 s
+        assert made.cost.max_runtime_s == (962,) * 4
+        # 49,152,000 bytes are 12,288,000 tokens: 0.15 of them are seen. 20 tokens a parameter would be optimal.
+        assert (made.work.corpus_tokens, made.work.epochs) == (12_288_000, 0.15)
         assert made.work.optimal_tokens == 43_288_320
         assert made.work.checkpoint_gib * 2**30 == 12 * 2_164_416
         assert (made.parallelism, made.precision, made.work.volume_gb) == ("single", "fp32", 30)
@@ -109,7 +109,7 @@ class TestByHand:
     def test_the_encoder_decoder_computes_half_of_its_weights_for_a_token(self) -> None:
         # 2,460,096 parameters: 6 x 2,460,096 / 2 + 12 x 4 x 192 x 256 / 2 = 7,380,288 + 1,179,648
         assert flops_per_token(PRESETS["tiny"], "encoder_decoder") == 8_559_936
-        assert planned(on_aws(architecture="encoder_decoder")).work.flops == 1_228_800 * 8_559_936
+        assert planned(on_aws(architecture="encoder_decoder")).work.flops == 1_843_200 * 8_559_936
 
 
 class TestCost:
@@ -117,12 +117,12 @@ class TestCost:
         cost = planned(here()).cost
         assert cost.usd == 0
         assert cost.basis == "this machine: nothing is charged for it; Param usd_per_hour prices it"
-        # 17,407,357,747,200 FLOPs / (1e11 x 0.5), and 5 jobs that start in 30 s each
-        assert (cost.hours, cost.start_hours) == pytest.approx((348.147 / 3600, 150 / 3600), rel=1e-5)
+        # 26,111,036,620,800 FLOPs / (1e11 x 0.5), and 5 jobs that start in 30 s each
+        assert (cost.hours, cost.start_hours) == pytest.approx((522.221 / 3600, 150 / 3600), rel=1e-5)
 
     def test_this_machine_can_be_given_a_price(self) -> None:
         cost = planned(here(usd_per_hour=2)).cost
-        assert cost.usd == pytest.approx(2 * (348.147 + 150) / 3600, rel=1e-5)
+        assert cost.usd == pytest.approx(2 * (522.221 + 150) / 3600, rel=1e-5)
         assert cost.basis == "Param usd_per_hour"
 
     def test_a_given_price_goes_before_the_catalogs(self) -> None:
@@ -279,8 +279,8 @@ class TestOther:
         assert planned(here(), 2048).work.corpus_tokens == 512
 
     def test_text_that_is_seen_too_often_is_noted(self) -> None:
-        assert planned(here(), 4 * 307_200).notes == ()  # 1,228,800 / 307,200 = 4 epochs
-        [note] = planned(here(), 4 * 307_000).notes
+        assert planned(here(), 4 * 460_800).notes == ()  # 1,843,200 / 460,800 = 4 epochs
+        [note] = planned(here(), 4 * 460_500).notes
         assert note.startswith("the corpus is seen 4.0 times; beyond about 4 times repeated text teaches little")
 
     def test_dollars_of_spot_instances_are_noted(self) -> None:
