@@ -18,7 +18,7 @@ from include.names import NAME
 from include.storage import local_uri, location, run_key
 from include.training.corpus.config import CurationConfig
 from include.training.corpus.sources import CorpusSource, parse_sources
-from include.training.presets import Architecture, Preset, get_preset
+from include.training.presets import Architecture, Preset, get_preset, learning_rate_of
 from include.training.schedule import Schedule
 
 SEGMENTS = 4
@@ -214,13 +214,14 @@ def _of_the_preset(values: dict[str, Any]) -> dict[str, Any]:
     """The values, with the preset's own where there are none."""
     preset = get_preset(str(values.get("size", "tiny")))
     batch = values.get("batch_tokens", preset.batch_tokens)
+    architecture = "encoder_decoder" if values.get("architecture") == "encoder_decoder" else "decoder"
     is_small = isinstance(batch, int) and batch < preset.micro_batch_tokens
     own = {
         "vocab_size": preset.vocab_size,
         "steps": preset.steps,
         "batch_tokens": batch,
         "micro_batch_tokens": batch if is_small else preset.micro_batch_tokens,
-        "learning_rate": preset.learning_rate,
+        "learning_rate": learning_rate_of(preset, architecture),
         # Where a state has gigabytes, saving it takes a share of a minute.
         "checkpoint_every_s": 60.0 if preset.image == "torch-cpu" else 600.0,
         "instance_type": preset.instance_type,

@@ -12,7 +12,7 @@ import torch
 from include.errors import UserError
 from include.jobs.harness import BadInput, Job
 from include.training.loader import Corpus
-from include.training.presets import ARCHITECTURES, Architecture, get_preset
+from include.training.presets import ARCHITECTURES, Architecture, get_preset, learning_rate_of
 from include.training.schedule import SCHEDULES, Schedule
 
 PARALLELISM = ("auto", "single", "ddp", "fsdp")
@@ -96,15 +96,16 @@ def read_instructions(job: Job) -> Instructions:
     except UserError as error:
         raise BadInput(str(error)) from None
     steps = job.parameter("steps", preset.steps)
+    architecture = cast(Architecture, job.parameter("architecture", "decoder"))
     orders = Instructions(
-        architecture=cast(Architecture, job.parameter("architecture", "decoder")),
+        architecture=architecture,
         size=preset.name,
         steps=steps,
         from_step=job.parameter("from_step", 0),
         until_step=job.parameter("until_step", steps),
         batch_tokens=job.parameter("batch_tokens", preset.batch_tokens),
         micro_batch_tokens=job.parameter("micro_batch_tokens", preset.micro_batch_tokens),
-        learning_rate=job.parameter("learning_rate", preset.learning_rate),
+        learning_rate=job.parameter("learning_rate", learning_rate_of(preset, architecture)),
         schedule=cast(Schedule, job.parameter("schedule", "cosine")),
         precision=job.parameter("precision", "auto"),
         parallelism=job.parameter("parallelism", "auto"),

@@ -19,6 +19,9 @@ HEAD_WIDTH = 64
 """Of one attention head, where the width allows several; what GPUs' attention kernels are fastest at."""
 RELATIVE_BUCKETS = 32
 """Of T5's relative positions, per head."""
+ENCODER_DECODER_RATE = 1e-3
+"""The highest learning rate that an encoder-decoder has by default: at 0.005, the decoder's, `tiny` was no better than
+the unigram after 180 steps; after 250 it came to 5.38 nats a token from 0.0025 and to 5.22 from this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +44,7 @@ class Preset:
     """Tokens that one process computes at once; the rest of its share is accumulated."""
     steps: int
     learning_rate: float
-    """At its peak."""
+    """Of the decoder, at its peak."""
     weight_decay: float
     """Of matrices, a step, times the learning rate; more where the corpus is small and seen several times."""
     image: Literal["torch-cpu", "torch-gpu"]
@@ -146,6 +149,11 @@ def get_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise UserError(f"size={name!r} is no preset: write one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def learning_rate_of(preset: Preset, architecture: Architecture) -> float:
+    """The default at its peak."""
+    return preset.learning_rate if architecture == "decoder" else min(preset.learning_rate, ENCODER_DECODER_RATE)
 
 
 def num_parameters(preset: Preset, architecture: Architecture, vocab_size: int | None = None) -> int:

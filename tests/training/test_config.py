@@ -25,6 +25,12 @@ def test_what_is_not_given_is_the_presets(size: str) -> None:
         assert getattr(config, name) == getattr(preset, name), name
 
 
+def test_an_encoder_decoder_learns_at_a_rate_of_its_own() -> None:
+    assert on_aws(architecture="encoder_decoder").learning_rate == 1e-3
+    assert on_aws(architecture="encoder_decoder", size="small").learning_rate == PRESETS["small"].learning_rate
+    assert on_aws(architecture="encoder_decoder", learning_rate=2e-3).learning_rate == 2e-3
+
+
 def test_none_is_as_if_it_was_not_given() -> None:
     empty = dict.fromkeys(PARAMS)
     assert here(**empty) == here()
