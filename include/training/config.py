@@ -214,7 +214,7 @@ def _of_the_preset(values: dict[str, Any]) -> dict[str, Any]:
     """The values, with the preset's own where there are none."""
     preset = get_preset(str(values.get("size", "tiny")))
     batch = values.get("batch_tokens", preset.batch_tokens)
-    architecture = "encoder_decoder" if values.get("architecture") == "encoder_decoder" else "decoder"
+    architecture: Architecture = "encoder_decoder" if values.get("architecture") == "encoder_decoder" else "decoder"
     is_small = isinstance(batch, int) and batch < preset.micro_batch_tokens
     own = {
         "vocab_size": preset.vocab_size,
