@@ -214,14 +214,13 @@ def _of_the_preset(values: dict[str, Any]) -> dict[str, Any]:
     """The values, with the preset's own where there are none."""
     preset = get_preset(str(values.get("size", "tiny")))
     batch = values.get("batch_tokens", preset.batch_tokens)
-    architecture: Architecture = "encoder_decoder" if values.get("architecture") == "encoder_decoder" else "decoder"
     is_small = isinstance(batch, int) and batch < preset.micro_batch_tokens
     own = {
         "vocab_size": preset.vocab_size,
         "steps": preset.steps,
         "batch_tokens": batch,
         "micro_batch_tokens": batch if is_small else preset.micro_batch_tokens,
-        "learning_rate": learning_rate_of(preset, architecture),
+        "learning_rate": learning_rate_of(preset, str(values.get("architecture", "decoder"))),
         # Where a state has gigabytes, saving it takes a share of a minute.
         "checkpoint_every_s": 60.0 if preset.image == "torch-cpu" else 600.0,
         "instance_type": preset.instance_type,

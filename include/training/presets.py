@@ -151,9 +151,10 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def learning_rate_of(preset: Preset, architecture: Architecture) -> float:
+def learning_rate_of(preset: Preset, architecture: str) -> float:
     """The default at its peak."""
-    return preset.learning_rate if architecture == "decoder" else min(preset.learning_rate, ENCODER_DECODER_RATE)
+    most = ENCODER_DECODER_RATE if architecture == "encoder_decoder" else preset.learning_rate
+    return min(preset.learning_rate, most)
 
 
 def num_parameters(preset: Preset, architecture: Architecture, vocab_size: int | None = None) -> int:
