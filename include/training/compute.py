@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from include.errors import UserError
 from include.jobs.instances import Accelerator, Instances, load_instances
 from include.training.config import PretrainConfig
+from include.training.presets import cpu_processes
 
 GPU_MFU = 0.40
 """Share of the peak that training reaches: 33 to 39 % by torchtitan on eight H100, more on one; an assumption."""
@@ -80,6 +81,7 @@ def on_instances(config: PretrainConfig, instance_type: str, catalog: Instances 
         config,
         instance_type,
         config.instance_count,
+        cores=instance.vcpus,
         flops=instance.vcpus * catalog.fp32_gflops_per_vcpu * 1e9,
         memory_gib=instance.memory_gib,
         basis=f"{instance.vcpus} vCPUs of {catalog.fp32_gflops_per_vcpu:g} GFLOP/s in fp32, by the catalog",
@@ -125,8 +127,12 @@ def _gpus(config: PretrainConfig, name: str, instances: int, device: str, count:
     )
 
 
-def _cpu(config: PretrainConfig, name: str, instances: int, *, flops: float, memory_gib: float, basis: str) -> Compute:
-    processes = config.processes or 1  # which share the cores
+def _cpu(
+    config: PretrainConfig, name: str, instances: int, *, cores: int, flops: float, memory_gib: float, basis: str
+) -> Compute:
+    is_single = config.parallelism == "single"
+    shared = 1 if is_single else cpu_processes(cores, config.batch_tokens, config.preset.context, instances)
+    processes = config.processes or shared
     return _checked(
         config,
         Compute(
@@ -172,6 +178,7 @@ def _this_machine(config: PretrainConfig) -> Compute:
         config,
         name,
         1,
+        cores=os.cpu_count() or 1,
         flops=measure_matmul_flops(),
         memory_gib=_free_memory_gib(),
         basis=f"float32 products of {MATRIX} x {MATRIX}, measured now",

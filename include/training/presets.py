@@ -78,14 +78,14 @@ PRESETS = {
     for preset in (
         Preset(
             name="tiny",
-            layers=4,
+            layers=2,
             width=192,
             vocab_size=2048,
             context=256,
             kv_heads=3,
             batch_tokens=2048,
             micro_batch_tokens=2048,
-            steps=900,
+            steps=1000,
             learning_rate=5e-3,
             weight_decay=1.0,
             image="torch-cpu",
@@ -155,6 +155,14 @@ def learning_rate_of(preset: Preset, architecture: str) -> float:
     """The default at its peak."""
     most = ENCODER_DECODER_RATE if architecture == "encoder_decoder" else preset.learning_rate
     return min(preset.learning_rate, most)
+
+
+def cpu_processes(cores: int, batch_tokens: int, context: int, hosts: int) -> int:
+    """Processes that share the cores of each host where a number is not asked for: two, if a batch can be halved.
+
+    Each has half of the threads, which then need not wait for each other within a step, only once at its end.
+    """
+    return 2 if cores > 1 and batch_tokens % (2 * hosts * context) == 0 else 1
 
 
 def num_parameters(preset: Preset, architecture: Architecture, vocab_size: int | None = None) -> int:

@@ -1,12 +1,13 @@
-"""Pre-trains a model, or a segment of its training: the same file on this machine and in a SageMaker container.
+r"""Pre-trains a model, or a segment of its training: the same file on this machine and in a SageMaker container.
 
 Channels: `corpus`, as include/training/packing.py leaves it; from the second segment on `previous`, the output of the
 segment before. Output: `state/` (weights, optimiser, place, curve) and `mark.json`, without which no segment follows.
 
 To run it by hand, 20 steps of `tiny` on a packed corpus:
 
-    FMOPS_ML_ROOT=/tmp/ml SM_CHANNEL_CORPUS=CORPUS FMOPS_HYPERPARAMETERS='{"fmops_script": "include.training.pretrain",
-      "steps": 20}' .venv-jobs/bin/python -m include.jobs.harness
+    FMOPS_ML_ROOT=/tmp/ml SM_MODEL_DIR=/tmp/ml/model SM_CHANNEL_CORPUS=CORPUS \
+      FMOPS_HYPERPARAMETERS='{"fmops_script": "include.training.pretrain", "steps": 20}' \
+      .venv-jobs/bin/python -c 'from include.jobs.harness import main; main()'
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main(job: Job) -> dict[str, Any]:
 
     orders = read_instructions(job)
     _previous(job, orders)
-    processes = orders.processes or max(1, torch.cuda.device_count())
+    processes = orders.processes or torch.cuda.device_count() or _cpu_processes(job, orders)
     orders.micro_rows(get_preset(orders.size).context, processes * len(job.hosts))
     if processes * len(job.hosts) == 1 and orders.parallelism in ("auto", "single"):
         _train(job, Place(device=first_device()))
@@ -53,6 +54,15 @@ def main(job: Job) -> dict[str, Any]:
     mark: dict[str, Any] = json.loads((job.model_dir / MARK).read_bytes()) if job.rank == 0 else {"metrics": {}}
     metrics: dict[str, Any] = mark["metrics"]
     return metrics
+
+
+def _cpu_processes(job: Job, orders: Instructions) -> int:
+    from include.training.presets import cpu_processes, get_preset
+
+    if orders.parallelism == "single":
+        return 1
+    cores, context = len(os.sched_getaffinity(0)), get_preset(orders.size).context
+    return cpu_processes(cores, orders.batch_tokens, context, len(job.hosts))
 
 
 def work(environment: dict[str, str], processes: int) -> None:

@@ -226,7 +226,8 @@ class Trainer:
             point["held_out_loss"] = self._held_out_loss()
         progress.curve.append(point)
         shown = {name: round(value, 3) for name, value in point.items() if name not in ("step", "learning_rate")}
-        self.job.progress(step=progress.step, of=self.orders.until_step, **shown)
+        if self.place.is_first:
+            self.job.progress(step=progress.step, of=self.orders.until_step, **shown)
 
     def _held_out_loss(self) -> float:
         """Mean loss of the same few rows each time, in nats a token."""

@@ -55,6 +55,7 @@ def make_job(folder: Path, previous: Path | None = None, **parameters: Any) -> J
                 "fmops_script": "include.training.pretrain",
                 "size": "micro",
                 "threads": 1,
+                "processes": 1,
                 "precision": "fp32",
                 **parameters,
             }

@@ -9,6 +9,7 @@ import pytest
 from include.errors import UserError
 from include.training import compute as computing
 from include.training.compute import CPU_MFU, GPU_MFU, compute_of, measure_matmul_flops, parse_gpus
+from include.training.presets import cpu_processes
 from tests.training.planning import here, on_aws
 
 
@@ -38,11 +39,20 @@ def test_float32_on_a_gpu_is_half_as_fast() -> None:
 
 
 def test_processes_of_a_cpu_share_its_cores_and_its_memory() -> None:
-    one = compute_of(on_aws())  # ml.c7i.2xlarge: 8 vCPUs of 80 GFLOP/s, 16 GiB
+    one = compute_of(on_aws(processes=1))  # ml.c7i.2xlarge: 8 vCPUs of 80 GFLOP/s, 16 GiB
     assert (one.world, one.flops, one.memory_gib, one.mfu) == (1, 640e9, 16, CPU_MFU)
     assert one.usable_gib == 12
-    two = compute_of(on_aws(processes=2))
+    four = compute_of(on_aws(processes=4))
+    assert (four.world, four.flops, four.memory_gib) == (4, 160e9, 4)
+
+
+def test_two_processes_share_a_cpu_unless_it_is_said_otherwise() -> None:
+    two = compute_of(on_aws())
     assert (two.world, two.flops, two.memory_gib) == (2, 320e9, 8)
+    assert compute_of(on_aws(parallelism="single")).world == 1
+    assert compute_of(on_aws(batch_tokens=3 * 256)).world == 1, "three rows cannot be halved"
+    assert compute_of(on_aws(batch_tokens=2 * 256, instance_count=2)).processes == 1, "each host has one row"
+    assert cpu_processes(cores=1, batch_tokens=2048, context=256, hosts=1) == 1
 
 
 def test_the_utilisation_may_be_given() -> None:
