@@ -11,6 +11,9 @@ from local.client import Client
 
 # States that a task passes within moments, and that tell a reader nothing.
 _UNSAID = {None, "none", "scheduled", "queued"}
+SHORTEST_S, LONGEST_S = 1.0, 4.0
+"""Between two looks: longer while nothing happens, since each takes Airflow's API server 60 ms beside a training."""
+
 _DONE = ("success", "failed", "upstream_failed", "skipped", "removed")
 
 
@@ -53,18 +56,20 @@ def follow(
     """Say what happens in a run until it ends; returns `success` or `failed`. `check_alive` raises to end the wait."""
     started = time.monotonic()
     said: dict[str, str] = {}
+    pause = SHORTEST_S
     while True:
         check_alive()
         # The run's state first: tasks read after it are at least as final.
         state = client.run_state(dag_id, run_id)
         tasks = client.task_instances(dag_id, run_id)
+        pause = min(pause * 1.25, LONGEST_S)
         for task_id, line in summaries(tasks).items():
             if said.get(task_id) != line:
                 say(f"{time.monotonic() - started:6.1f} s  {task_id:<32} {line}")
-                said[task_id] = line
+                said[task_id], pause = line, SHORTEST_S
         if state in ("success", "failed"):
             break
-        sleep(1.0)
+        sleep(pause)
     say(f"{time.monotonic() - started:6.1f} s  {dag_id} {state}")
     if state == "failed":
         say_failures(client, tasks, say)
