@@ -127,7 +127,9 @@ PARAMS = {
         description="Of several processes: the whole model in each (ddp), or a part (fsdp).",
         section="Training",
     ),
-    "processes": optional("integer", "On each instance. Empty: one for each GPU, else two.", "Training", minimum=1),
+    "processes": optional(
+        "integer", "On each instance. Empty: one for each GPU; on a CPU two for tiny, else one.", "Training", minimum=1
+    ),
     "compile": Param(
         "auto", enum=["auto", "on", "off"], description="torch.compile; auto: on GPUs.", section="Training"
     ),

@@ -81,7 +81,6 @@ def on_instances(config: PretrainConfig, instance_type: str, catalog: Instances 
         config,
         instance_type,
         config.instance_count,
-        cores=instance.vcpus,
         flops=instance.vcpus * catalog.fp32_gflops_per_vcpu * 1e9,
         memory_gib=instance.memory_gib,
         basis=f"{instance.vcpus} vCPUs of {catalog.fp32_gflops_per_vcpu:g} GFLOP/s in fp32, by the catalog",
@@ -127,12 +126,9 @@ def _gpus(config: PretrainConfig, name: str, instances: int, device: str, count:
     )
 
 
-def _cpu(
-    config: PretrainConfig, name: str, instances: int, *, cores: int, flops: float, memory_gib: float, basis: str
-) -> Compute:
+def _cpu(config: PretrainConfig, name: str, instances: int, *, flops: float, memory_gib: float, basis: str) -> Compute:
     is_single = config.parallelism == "single"
-    shared = 1 if is_single else cpu_processes(cores, config.batch_tokens, config.preset.context, instances)
-    processes = config.processes or shared
+    processes = config.processes or (1 if is_single else cpu_processes(config.preset, config.batch_tokens, instances))
     return _checked(
         config,
         Compute(
@@ -178,7 +174,6 @@ def _this_machine(config: PretrainConfig) -> Compute:
         config,
         name,
         1,
-        cores=os.cpu_count() or 1,
         flops=measure_matmul_flops(),
         memory_gib=_free_memory_gib(),
         basis=f"float32 products of {MATRIX} x {MATRIX}, measured now",

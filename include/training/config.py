@@ -65,7 +65,7 @@ class PretrainConfig(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     parallelism: Literal["auto", "single", "ddp", "fsdp"] = "auto"
     processes: int | None = Field(default=None, ge=1, le=1024)
-    """On each instance; None: one for each GPU, else two that share the cores (presets.cpu_processes())."""
+    """On each instance; None: one for each GPU, else as many as the preset has on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
     seed: int = Field(default=0, ge=0, lt=2**32)
     checkpoint_every_s: float = Field(gt=0, le=86_400)

@@ -112,7 +112,7 @@ def spread(model: nn.Module, place: Place, *, is_bf16: bool) -> nn.Module:
     if place.parallelism == "ddp":
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+        return DistributedDataParallel(model)
     if place.is_sharded:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 

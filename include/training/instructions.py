@@ -39,7 +39,7 @@ class Instructions:
     precision: str
     parallelism: str
     processes: int
-    """On each host; 0: one for each GPU, else two that share the cores (presets.cpu_processes())."""
+    """On each host; 0: one for each GPU, else as many as the preset has on a CPU."""
     threads: int
     """Of one process; 0: all cores, divided by the processes."""
     compile: str

@@ -95,8 +95,9 @@ def kept_bytes_per_token(config: PretrainConfig, in_bf16: bool) -> float:
     of_width, of_hidden = BLOCK_BYTES[config.architecture, "bf16" if in_bf16 else "fp32"]
     block = of_width * preset.width + of_hidden * preset.hidden
     if config.architecture == "decoder":
-        # Scaled dot-product attention keeps no scores, but in each layer the mask that parts documents.
-        return preset.layers * (block + size * preset.context)
+        # Scaled dot-product attention keeps no scores, but in each layer the mask that parts documents. Outside the
+        # layers: the embedding, and the last norm's input and output.
+        return preset.layers * (block + size * preset.context) + 3 * 4 * preset.width
     scores = 4 * preset.heads * preset.context  # kept by attention with a learnt bias
     memory = 2 * size * preset.width  # keys and values of what the encoder made, in each layer of the decoder
     decoder = 1.5 * block * _target_share(preset)  # whose blocks have two attentions

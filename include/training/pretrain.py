@@ -61,8 +61,7 @@ def _cpu_processes(job: Job, orders: Instructions) -> int:
 
     if orders.parallelism == "single":
         return 1
-    cores, context = len(os.sched_getaffinity(0)), get_preset(orders.size).context
-    return cpu_processes(cores, orders.batch_tokens, context, len(job.hosts))
+    return cpu_processes(get_preset(orders.size), orders.batch_tokens, len(job.hosts))
 
 
 def work(environment: dict[str, str], processes: int) -> None:

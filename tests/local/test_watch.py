@@ -88,3 +88,12 @@ def test_a_dead_airflow_ends_the_wait() -> None:
     api = FakeApi(moments=[("running", [])])
     with api.client() as client, pytest.raises(AirflowError, match="scheduler ended"):
         follow(client, "d", "r", check_alive=dead, sleep=lambda _s: None)
+
+
+def test_it_looks_less_often_while_nothing_happens() -> None:
+    moments = [("running", [task("plan", "running")])] * 10 + [("running", [task("plan", "success")])] * 3
+    pauses: list[float] = []
+    with FakeApi(moments=[*moments, ("success", [task("plan", "success")])]).client() as client:
+        follow(client, "d", "r", say=lambda _line: None, sleep=pauses.append)
+    assert pauses[0] == 1.0 and pauses[:10] == sorted(pauses[:10]) and pauses[9] == 4.0
+    assert pauses[10] == 1.0, "after a change it looks at once"

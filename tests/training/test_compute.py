@@ -9,7 +9,6 @@ import pytest
 from include.errors import UserError
 from include.training import compute as computing
 from include.training.compute import CPU_MFU, GPU_MFU, compute_of, measure_matmul_flops, parse_gpus
-from include.training.presets import cpu_processes
 from tests.training.planning import here, on_aws
 
 
@@ -46,13 +45,13 @@ def test_processes_of_a_cpu_share_its_cores_and_its_memory() -> None:
     assert (four.world, four.flops, four.memory_gib) == (4, 160e9, 4)
 
 
-def test_two_processes_share_a_cpu_unless_it_is_said_otherwise() -> None:
+def test_a_preset_says_how_many_processes_share_a_cpu() -> None:
     two = compute_of(on_aws())
     assert (two.world, two.flops, two.memory_gib) == (2, 320e9, 8)
+    assert compute_of(on_aws(size="mini")).world == 1
     assert compute_of(on_aws(parallelism="single")).world == 1
     assert compute_of(on_aws(batch_tokens=3 * 256)).world == 1, "three rows cannot be halved"
     assert compute_of(on_aws(batch_tokens=2 * 256, instance_count=2)).processes == 1, "each host has one row"
-    assert cpu_processes(cores=1, batch_tokens=2048, context=256, hosts=1) == 1
 
 
 def test_the_utilisation_may_be_given() -> None:
@@ -81,7 +80,7 @@ def test_one_process_is_not_several() -> None:
 def test_a_batch_that_processes_cannot_share_is_refused_with_one_that_they_can() -> None:
     with pytest.raises(UserError, match=r"batch_tokens=2048 are 8 rows .* the 3 processes .* a multiple of 768$"):
         compute_of(on_aws(instance_count=3))
-    assert compute_of(on_aws(instance_count=3, batch_tokens=2 * 768, micro_batch_tokens=256)).world == 3
+    assert compute_of(on_aws(instance_count=3, batch_tokens=768, micro_batch_tokens=256)).world == 3
 
 
 @pytest.mark.parametrize(

@@ -67,26 +67,26 @@ def test_parameters_are_those_of_the_real_models() -> None:
 class TestByHand:
     def test_tiny(self) -> None:
         # Embedding: 2,048 x 192 = 393,216. A layer: 4 x 192^2 = 147,456 of attention, 3 x 192 x 512 = 294,912 of the
-        # feed-forward, 2 x 192 of norms: 442,752. Four of them, and the last norm: 393,216 + 1,771,008 + 192.
-        # A token: 6 x 2,164,416 + 12 x 4 x 192 x 256 / 2 = 12,986,496 + 1,179,648 = 14,166,144 FLOPs.
-        # Tokens: 900 x 2,048. ml.c7i.2xlarge: 8 x 80 GFLOP/s x 0.5 = 3.2e11 a second.
+        # feed-forward, 2 x 192 of norms: 442,752. Two of them, and the last norm: 393,216 + 885,504 + 192.
+        # A token: 6 x 1,278,912 + 12 x 2 x 192 x 256 / 2 = 7,673,472 + 589,824 = 8,263,296 FLOPs.
+        # Tokens: 1,000 x 2,048. ml.c7i.2xlarge: 8 x 80 GFLOP/s x 0.5 = 3.2e11 a second.
         made = planned(on_aws(), 49_152_000)
-        assert made.work.parameters == 393_216 + 4 * 442_752 + 192 == 2_164_416
-        assert made.work.tokens == 1_843_200
-        assert made.work.flops == 1_843_200 * 14_166_144
-        seconds = 26_111_036_620_800 / 3.2e11  # 81.6, a quarter of it for each segment
+        assert made.work.parameters == 393_216 + 2 * 442_752 + 192 == 1_278_912
+        assert made.work.tokens == 2_048_000
+        assert made.work.flops == 2_048_000 * 8_263_296
+        seconds = 16_923_230_208_000 / 3.2e11  # 52.9, a quarter of it for each segment
         assert made.cost.hours == pytest.approx(seconds / 3600)
         assert made.cost.segment_hours == pytest.approx([seconds / 4 / 3600] * 4)
         # Dollars: 4 segments and the evaluation start in 300 s each, 0.428 USD an hour.
         assert made.cost.usd == pytest.approx((seconds + 5 * 300) / 3600 * 0.428)
-        assert f"{made.cost.usd:.3f}" == "0.188"
-        # 3 x (20.4 + 300) = 961.2 s
-        assert made.cost.max_runtime_s == (962,) * 4
-        # 49,152,000 bytes are 12,288,000 tokens: 0.15 of them are seen. 20 tokens a parameter would be optimal.
-        assert (made.work.corpus_tokens, made.work.epochs) == (12_288_000, 0.15)
-        assert made.work.optimal_tokens == 43_288_320
-        assert made.work.checkpoint_gib * 2**30 == 12 * 2_164_416
-        assert (made.parallelism, made.precision, made.work.volume_gb) == ("single", "fp32", 30)
+        assert f"{made.cost.usd:.3f}" == "0.185"
+        # 3 x (13.2 + 300) = 939.7 s
+        assert made.cost.max_runtime_s == (940,) * 4
+        # 49,152,000 bytes are 12,288,000 tokens: 0.167 of them are seen. 20 tokens a parameter would be optimal.
+        assert (made.work.corpus_tokens, made.work.epochs) == (12_288_000, pytest.approx(1 / 6))
+        assert made.work.optimal_tokens == 25_578_240
+        assert made.work.checkpoint_gib * 2**30 == 12 * 1_278_912
+        assert (made.parallelism, made.precision, made.work.volume_gb) == ("ddp", "fp32", 30)
 
     def test_1b(self) -> None:
         # Embedding: 65,536 x 2,048 = 134,217,728. A layer: attention 2 x 2,048^2 + 2 x 2,048 x 8 x 64 = 10,485,760,
@@ -107,9 +107,9 @@ class TestByHand:
         assert (made.parallelism, made.precision, made.compute.world) == ("ddp", "bf16", 8)
 
     def test_the_encoder_decoder_computes_half_of_its_weights_for_a_token(self) -> None:
-        # 2,460,096 parameters: 6 x 2,460,096 / 2 + 12 x 4 x 192 x 256 / 2 = 7,380,288 + 1,179,648
-        assert flops_per_token(PRESETS["tiny"], "encoder_decoder") == 8_559_936
-        assert planned(on_aws(architecture="encoder_decoder")).work.flops == 1_843_200 * 8_559_936
+        # 1,426,944 parameters: 6 x 1,426,944 / 2 + 12 x 2 x 192 x 256 / 2 = 4,280,832 + 589,824
+        assert flops_per_token(PRESETS["tiny"], "encoder_decoder") == 4_870_656
+        assert planned(on_aws(architecture="encoder_decoder")).work.flops == 2_048_000 * 4_870_656
 
 
 class TestCost:
@@ -117,12 +117,12 @@ class TestCost:
         cost = planned(here()).cost
         assert cost.usd == 0
         assert cost.basis == "this machine: nothing is charged for it; Param usd_per_hour prices it"
-        # 26,111,036,620,800 FLOPs / (1e11 x 0.5), and 5 jobs that start in 30 s each
-        assert (cost.hours, cost.start_hours) == pytest.approx((522.221 / 3600, 150 / 3600), rel=1e-5)
+        # 16,923,230,208,000 FLOPs / (1e11 x 0.5), and 5 jobs that start in 30 s each
+        assert (cost.hours, cost.start_hours) == pytest.approx((338.465 / 3600, 150 / 3600), rel=1e-5)
 
     def test_this_machine_can_be_given_a_price(self) -> None:
         cost = planned(here(usd_per_hour=2)).cost
-        assert cost.usd == pytest.approx(2 * (522.221 + 150) / 3600, rel=1e-5)
+        assert cost.usd == pytest.approx(2 * (338.465 + 150) / 3600, rel=1e-5)
         assert cost.basis == "Param usd_per_hour"
 
     def test_a_given_price_goes_before_the_catalogs(self) -> None:
@@ -221,11 +221,11 @@ class TestBudget:
 class TestMemory:
     def test_a_model_that_does_not_fit_is_refused_with_what_would(self) -> None:
         # small: 110,119,680 parameters x 18 bytes = 1.8 GiB; 32,768 tokens x (12 x (34 x 768 + 8 x 2,048 + 2 x 1,024)
-        # + 16 x 32,768) = 32,768 x 1,058,816 = 32.3 GiB; CUDA 1. An A10G has 22, of which 0.9 can be used.
+        # + 12 x 768 + 16 x 32,768) = 32,768 x 1,068,032 = 32.6 GiB; CUDA 1. An A10G has 22, of which 0.9 can be used.
         message = refusal(on_aws(size="small", instance_type="ml.g5.xlarge"))
         assert message == (
-            "size='small' does not fit on ml.g5.xlarge: a process needs about 35.2 GiB (weights, gradients and "
-            "optimiser 1.8, activations 32.3), and it can use 19.8 GiB of its A10G's memory; what would fit: "
+            "size='small' does not fit on ml.g5.xlarge: a process needs about 35.4 GiB (weights, gradients and "
+            "optimiser 1.8, activations 32.6), and it can use 19.8 GiB of its A10G's memory; what would fit: "
             "micro_batch_tokens=16384, or instance_type='ml.g6e.xlarge'"
         )
         changes: list[dict[str, Any]] = [{"micro_batch_tokens": 16_384}, {"instance_type": "ml.g6e.xlarge"}]
@@ -279,8 +279,8 @@ class TestOther:
         assert planned(here(), 2048).work.corpus_tokens == 512
 
     def test_text_that_is_seen_too_often_is_noted(self) -> None:
-        assert planned(here(), 4 * 460_800).notes == ()  # 1,843,200 / 460,800 = 4 epochs
-        [note] = planned(here(), 4 * 460_500).notes
+        assert planned(here(), 4 * 512_000).notes == ()  # 2,048,000 / 512,000 = 4 epochs
+        [note] = planned(here(), 4 * 511_500).notes
         assert note.startswith("the corpus is seen 4.0 times; beyond about 4 times repeated text teaches little")
 
     def test_dollars_of_spot_instances_are_noted(self) -> None:
