@@ -1,6 +1,6 @@
 """What a training step costs, measured in the jobs environment: `python -m benchmarks.train_step WHAT CORPUS FOLDER`.
 
-Prints one JSON object. WHAT is `speed:SIZE:PRECISION` or `characters`. The trainer, a bare loop on the same model and
+Prints one JSON object. WHAT is `speed:SIZE:PRECISION`, `shared:SIZE` or `characters`. The trainer, a bare loop on the same model and
 the loader alone take turns, so that a busy machine slows all of them.
 """
 
@@ -22,7 +22,7 @@ set_waiting()
 import torch  # noqa: E402 (after what it reads is set)
 
 from include.jobs.harness import HYPERPARAMETERS, Job  # noqa: E402
-from include.training import presets  # noqa: E402
+from include.training import presets, pretrain  # noqa: E402
 from include.training.distributed import Place, first_device  # noqa: E402
 from include.training.instructions import read_instructions  # noqa: E402
 from include.training.loader import open_corpus  # noqa: E402
@@ -33,6 +33,7 @@ from include.training.trainer import CLIP, Trainer  # noqa: E402
 
 STEPS, ROUNDS = 5, 4
 """Of each kind in a round."""
+SHARED_STEPS = 100
 CHARACTERS = dataclasses.replace(
     presets.PRESETS["tiny"],
     name="characters",
@@ -54,15 +55,19 @@ class Silent(Job):
         """Nothing."""
 
 
-def make_trainer(corpus: Path, folder: Path, **parameters: Any) -> Trainer:
-    """A trainer with all cores, at its first step."""
-    environment = {
+def environment_of(corpus: Path, folder: Path, **parameters: Any) -> dict[str, str]:
+    """What a job on that corpus is started with."""
+    return {
         "FMOPS_ML_ROOT": str(folder),
         "SM_MODEL_DIR": str(folder / "model"),
         "SM_CHANNEL_CORPUS": str(corpus),
         HYPERPARAMETERS: json.dumps({"checkpoint_every_s": 1e9, **parameters}),
     }
-    job = Silent(environment)
+
+
+def make_trainer(corpus: Path, folder: Path, **parameters: Any) -> Trainer:
+    """A trainer with all cores, at its first step."""
+    job = Silent(environment_of(corpus, folder, **parameters))
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     trainer = Trainer(
         job, read_instructions(job), open_corpus(job.channel("corpus")), Place(device=first_device()), None
@@ -101,6 +106,12 @@ def speed(corpus: Path, folder: Path, size: str, precision: str) -> dict[str, An
     }
 
 
+def shared(corpus: Path, folder: Path, size: str) -> dict[str, Any]:
+    """Figures of the script as it comes, with as many processes as the preset has."""
+    os.environ |= environment_of(corpus, folder, size=size, until_step=SHARED_STEPS)  # for its processes too
+    return pretrain.main(Silent(dict(os.environ)))
+
+
 def bare_step(trainer: Trainer, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
     """What every tutorial does: forward, backward, clip, step."""
     rows, place = trainer.micro_rows, trainer.progress.position
@@ -130,5 +141,5 @@ def characters(corpus: Path, folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1].split(":")
-    found = {"speed": speed, "characters": characters}[what](Path(sys.argv[2]), Path(sys.argv[3]), *rest)
+    found = {"speed": speed, "shared": shared, "characters": characters}[what](Path(sys.argv[2]), Path(sys.argv[3]), *rest)
     sys.stdout.write(json.dumps(found) + "\n")

@@ -27,6 +27,8 @@ def measure_training(scratch: Path) -> None:
         corpus = pack_demo(size)
         for precision in ("fp32", "auto"):
             print_speed(size, precision, _in_jobs(f"speed:{size}:{precision}", corpus, scratch))
+        if PRESETS[size].cpu_processes > 1:
+            print_shared(size, _in_jobs(f"shared:{size}", corpus, scratch))
     text_of = pack_characters(pack_demo("tiny"), scratch / "characters")
     found = _in_jobs("characters", text_of, scratch)
     name = "characters, 4 x 128, 2,000 steps"
@@ -44,6 +46,13 @@ def print_speed(size: str, precision: str, found: dict[str, Any]) -> None:
     row("  steps", 60 / found["trainer_s"], "a minute", f"{times(found['bare_s'], found['trainer_s'], 2)} in speed")
     row("  2 bare loop", 60 / found["bare_s"], "a minute", "")
     row("  loader", 100 * found["loader_s"] / found["trainer_s"], "% of a step", "")
+
+
+def print_shared(size: str, found: dict[str, Any]) -> None:
+    """The row of a preset that several processes share the cores for; baseline 1 is as many products at a time."""
+    said = f"{times(found['model_gflops'], found['matmul_gflops'], 1)}; {found['tokens_per_s']:,.0f} tokens a second"
+    row(f"{size}, as it comes", found["model_gflops"], "GFLOP/s", f"{said}, {found['processes']} processes")
+    row("  1 matrix product", found["matmul_gflops"], "GFLOP/s", "")
 
 
 def pack_demo(size: str) -> Path:

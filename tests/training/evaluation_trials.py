@@ -110,7 +110,7 @@ def environment(folder: Path, script: str, channels: dict[str, Path], **paramete
 def pretrained(folder: Path, corpus: Path, architecture: str, *, steps: int, learning_rate: float) -> Path:
     """Train a small model; the output's folder."""
     given = {"size": "micro", "architecture": architecture, "steps": steps, "learning_rate": learning_rate}
-    batch = {"batch_tokens": 2048, "micro_batch_tokens": 2048, "precision": "fp32"}
+    batch = {"batch_tokens": 2048, "micro_batch_tokens": 2048, "precision": "fp32", "processes": 1}
     harness.run(environment(folder, "pretrain", {"corpus": corpus}, **given, **batch))
     return folder / "model"
 

@@ -335,7 +335,7 @@ def test_a_release_tells_what_all_jobs_cost_and_a_repeated_one_is_the_same(root:
     assert (found.cost.instance_seconds, found.cost.usd) == (500.0, pytest.approx(0.5))
     assert found.licences == ("Apache-2.0", "MIT")
     assert found.lineage.jobs == tuple(f"{one}-a" for one in (*SEGMENTS, "evaluate"))
-    assert (found.config["from_step"], found.config["vocab_size"]) == (675, 2048)
+    assert (found.config["from_step"], found.config["vocab_size"]) == (750, 2048)
     assert released(root, "a", 1.5) == told
     assert len(json.dumps(told)) < 1000
 
