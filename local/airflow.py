@@ -142,7 +142,7 @@ class LocalAirflow:
 
     def _migrate(self) -> None:
         """Make the database, or bring it up to this Airflow's version; skipped where that was done before."""
-        done = self.home.path / f"database-{importlib.metadata.version('apache-airflow-core')}"
+        done = database_mark(self.home.path)
         if done.exists() and (self.home.path / "airflow.db").exists():
             return
         self.say("airflow: making its database")
@@ -181,6 +181,11 @@ class LocalAirflow:
         log = self._log(name)
         lines = log.read_text(errors="replace").splitlines()[-num_lines:] if log.exists() else []
         return "; ".join(["", f"its log {log} ends:"]) + "".join(f"\n  {line}" for line in lines)
+
+
+def database_mark(home: Path) -> Path:
+    """What says that the database of a home is of this Airflow's version."""
+    return home / f"database-{importlib.metadata.version('apache-airflow-core')}"
 
 
 def _end(mark: str) -> None:

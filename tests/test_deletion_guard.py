@@ -16,7 +16,7 @@ from include.rag.deletions import KEEP
 from local.airflow import LocalAirflow
 from local.client import Client
 from local.home import PROJECT
-from tests.real_airflow import QUIET_S, answer, clear, question_place
+from tests.real_airflow import QUIET_S, answer, clear, home_with_database, question_place
 
 pytestmark = pytest.mark.airflow
 
@@ -96,7 +96,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalAir
     (dags / ".airflowignore").write_text("include/\n")
     shutil.copy(Path(__file__).with_name("approval_dag.py"), dags)
     with (
-        LocalAirflow(home=home, dags=dags, plugins=dags / "none", port=0) as airflow,
+        LocalAirflow(home=home_with_database(home), dags=dags, plugins=dags / "none", port=0) as airflow,
         airflow.client() as client,
     ):
         yield airflow, client

@@ -14,6 +14,7 @@ from include.lineage import Data, dataset_name, record
 from local.airflow import LocalAirflow
 from local.home import PROJECT
 from local.watch import follow
+from tests.real_airflow import home_with_database
 
 TEXT = "only-the-document-says-this"
 CODE = "only_the_code_says_this"
@@ -134,7 +135,7 @@ def ran(folder: Path, options: dict[str, str]) -> None:
     (dags / "copied.py").write_text(DAG)
     (folder / "source.txt").write_text(TEXT)
     conf = {"source": str(folder / "source.txt"), "store": str(folder / "store.txt")}
-    home = folder / "airflow"
+    home = home_with_database(folder / "airflow")
     with LocalAirflow(home=home, dags=dags, plugins=dags / "none", port=0, options=options) as airflow:
         with airflow.client() as client:
             run_id = client.trigger(client.dag("copied"), conf)

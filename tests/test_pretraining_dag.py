@@ -23,7 +23,7 @@ from local.airflow import LocalAirflow
 from local.client import Client
 from local.home import PROJECT
 from local.watch import follow
-from tests.real_airflow import QUIET_S, answer, asset_news, clear, job_name, question_place
+from tests.real_airflow import QUIET_S, answer, asset_news, clear, home_with_database, job_name, question_place
 from tests.training.in_jobs import jobs_python
 from tests.training.made_up import LEARNT, write_documents
 
@@ -108,7 +108,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     root = (folder / "storage").as_uri()
     options = {"FMOPS_STORAGE_ROOT": root, "FMOPS_JOB_PYTHON": str(jobs_python()), "FMOPS_JOB_LOST_AFTER_S": "20"}
     with (
-        LocalAirflow(home=folder / "airflow", dags=dags, port=0, options=options) as airflow,
+        LocalAirflow(home=home_with_database(folder / "airflow"), dags=dags, port=0, options=options) as airflow,
         airflow.client() as client,
     ):
         yield Runs(airflow, client, root, folder / "documents.jsonl")

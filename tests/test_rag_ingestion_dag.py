@@ -20,7 +20,7 @@ from local.client import Client
 from local.watch import follow
 from tests.rag.ingestion import write_corpus
 from tests.rag.killed_run import wait_until
-from tests.real_airflow import QUIET_S, answer, asset_news, clear, question_place
+from tests.real_airflow import QUIET_S, answer, asset_news, clear, home_with_database, question_place
 
 pytestmark = pytest.mark.airflow
 
@@ -70,7 +70,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FMOPS_STORAGE_ROOT", root)
         options = {"FMOPS_STORAGE_ROOT": root}
-        with LocalAirflow(home=folder / "airflow", port=0, options=options) as airflow, airflow.client() as client:
+        with (
+            LocalAirflow(home=home_with_database(folder / "airflow"), port=0, options=options) as airflow,
+            airflow.client() as client,
+        ):
             yield Runs(airflow, client, source)
 
 

@@ -18,6 +18,7 @@ from local.client import Client
 from local.home import PROJECT
 from local.watch import follow
 from tests.aws.endpoint import AwsEndpoint, aws_endpoint
+from tests.real_airflow import home_with_database
 
 pytestmark = pytest.mark.airflow
 slow = pytest.mark.slow
@@ -78,7 +79,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
             "FMOPS_JOB_INLINE_S": "1",
             "FMOPS_JOB_POLL_S": "1",
         }
-        home = tmp_path_factory.mktemp("smoke")
+        home = home_with_database(tmp_path_factory.mktemp("smoke"))
         with LocalAirflow(home=home, port=0, options=options) as airflow, airflow.client() as client:
             yield Aws(airflow, client, endpoint)
 

@@ -17,6 +17,7 @@ from local.client import Client
 from local.processes import marked
 from local.watch import follow
 from tests.rag.ingestion import Ingestion
+from tests.real_airflow import home_with_database
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
@@ -119,7 +120,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FMOPS_STORAGE_ROOT", root)
         options = {"FMOPS_STORAGE_ROOT": root}
-        with LocalAirflow(home=folder / "airflow", port=0, options=options) as airflow, airflow.client() as client:
+        with (
+            LocalAirflow(home=home_with_database(folder / "airflow"), port=0, options=options) as airflow,
+            airflow.client() as client,
+        ):
             yield Scene(airflow, client, folder / "source", root)
 
 

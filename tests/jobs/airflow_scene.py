@@ -19,7 +19,7 @@ from local.airflow import COMPONENTS, LocalAirflow
 from local.client import Client
 from local.home import PROJECT
 from local.processes import marked
-from tests.real_airflow import clear, job_name
+from tests.real_airflow import clear, home_with_database, job_name
 
 DEADLINE_S = 180
 """Until a test gives up on something that should happen."""
@@ -204,7 +204,9 @@ def scene(folder: Path, **options: str) -> Iterator[Scene]:
     (plugins / "fmops_plugins" / "probe.py").write_text(PROBE)
     options = {**OPTIONS, "FMOPS_STORAGE_ROOT": root.as_uri(), **options}
     with (
-        LocalAirflow(home=folder / "airflow", dags=dags, plugins=plugins, port=0, options=options) as airflow,
+        LocalAirflow(
+            home=home_with_database(folder / "airflow"), dags=dags, plugins=plugins, port=0, options=options
+        ) as airflow,
         airflow.client() as client,
     ):
         found = Scene(airflow, client, root / "jobs")

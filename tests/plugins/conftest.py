@@ -12,6 +12,7 @@ import pytest
 from local.airflow import LocalAirflow
 from local.home import PROJECT
 from tests.plugins.whole import Whole
+from tests.real_airflow import home_with_database
 
 sys.path.append(str(PROJECT / "plugins"))
 
@@ -28,7 +29,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,viewer:viewer,guest:",
     }
     airflow = LocalAirflow(
-        home=folder / "home", dags=folder / "dags", plugins=PROJECT / "plugins", port=0, options=options
+        home=home_with_database(folder / "home"),
+        dags=folder / "dags",
+        plugins=PROJECT / "plugins",
+        port=0,
+        options=options,
     )
     with airflow, airflow.client() as client:
         yield Whole(airflow, client, folder / "storage")
