@@ -20,20 +20,27 @@ QUIET_S = 3.0
 
 
 def home_with_database(home: Path) -> Path:
-    """A new home whose database is made already, which takes Airflow as long as half its start."""
+    """A new home whose database is made already, which takes Airflow as long as half its start.
+
+    With the configuration that was written with it, since that holds the secrets which Airflow's parts share.
+    """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    shutil.copy(_database(), home)
+    made = _migrated()
+    shutil.copy(made / "airflow.db", home)
+    configuration = home / "airflow.cfg"
+    configuration.touch(mode=0o600)
+    configuration.write_text((made / "airflow.cfg").read_text().replace(str(made), str(home)))
     database_mark(home).touch()
     return home
 
 
 @functools.cache
-def _database() -> Path:
+def _migrated() -> Path:
     folder = tempfile.mkdtemp(prefix="fmops-tests-database-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     command = [str(Path(sys.executable).with_name("airflow")), "db", "migrate"]
     subprocess.run(command, env=os.environ | {"AIRFLOW_HOME": folder}, check=True, capture_output=True)
-    return Path(folder) / "airflow.db"
+    return Path(folder)
 
 
 def question_place(dag_id: str, run_id: str, task_id: str) -> str:
