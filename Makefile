@@ -87,8 +87,8 @@ sync: setup  ## put the project where Amazon MWAA reads it: BUCKET=... [PREFIX=.
 images: setup-jobs  ## write include/catalog/images.yaml from the SageMaker SDK; CHECK=1 only compares
 	@$(JOBS_PY) -W ignore::SyntaxWarning -m local.images $(if $(CHECK),--check)
 
-test: setup setup-jobs  ## run the tests that CI runs, in two processes [JOBS=2]
-	@$(PY) -m pytest -m "not slow and not compose" -n $(or $(JOBS),2) --dist loadfile; status=$$?; \
+test: setup setup-jobs  ## run the tests that CI runs, in three processes [JOBS=3]
+	@$(PY) -m pytest -m "not slow and not compose" -n $(or $(JOBS),3) --dist loadfile; status=$$?; \
 	echo 'not run: long runs and kill walks (make test-slow), containers (make test-compose)'; exit $$status
 
 test-slow: setup  ## run the long tests: kill walks

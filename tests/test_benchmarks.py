@@ -122,6 +122,7 @@ def test_peers_environment_is_kept_until_its_requirements_change(
     assert len(ran) == 4
 
 
+@pytest.mark.slow
 def test_each_step_runs_in_a_process_and_tells_its_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FMOPS_STORAGE_ROOT", (tmp_path / "storage").as_uri())
     found = memory.peaks(tmp_path / "work", 3)

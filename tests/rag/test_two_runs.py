@@ -66,7 +66,7 @@ def change(corpus: Path) -> None:
     (corpus / "new.txt").write_text("an added document")
 
 
-@pytest.mark.parametrize("kind", ["initial", "update"])
+@pytest.mark.parametrize("kind", [pytest.param("initial", marks=pytest.mark.slow), "update"])
 @pytest.mark.parametrize("time", TIMES)
 def test_two_runs_over_the_same_documents_come_to_the_index_of_one(
     ingestion: Ingestion, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, time: int
