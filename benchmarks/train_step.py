@@ -1,7 +1,7 @@
 """What a training step costs, measured in the jobs environment: `python -m benchmarks.train_step WHAT CORPUS FOLDER`.
 
-Prints one JSON object. WHAT is `speed:SIZE:PRECISION`, `shared:SIZE` or `characters`. The trainer, a bare loop on the same model and
-the loader alone take turns, so that a busy machine slows all of them.
+Prints one JSON object. WHAT is `speed:SIZE:PRECISION:TOKENS`, `shared:SIZE` or `characters`. The trainer, a
+bare loop on the same model and the loader alone take turns, so that a busy machine slows all of them.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def make_trainer(corpus: Path, folder: Path, **parameters: Any) -> Trainer:
     return trainer
 
 
-def speed(corpus: Path, folder: Path, size: str, precision: str) -> dict[str, Any]:
+def speed(corpus: Path, folder: Path, size: str, precision: str, tokens: str) -> dict[str, Any]:
     """Seconds of a trainer's step, of a bare loop's, and of a batch; FLOPs a second of a matrix product."""
-    trainer = make_trainer(corpus, folder, size=size, precision=precision)
+    trainer = make_trainer(corpus, folder, size=size, precision=precision, batch_tokens=int(tokens))
     model = build_model(trainer.preset, "decoder", trainer.corpus.vocab_size, 0)
     optimiser = make_optimiser(model, 1e-3, trainer.preset.weight_decay)
     times: dict[str, list[float]] = {"trainer": [], "bare": [], "loader": []}
@@ -141,5 +141,7 @@ def characters(corpus: Path, folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1].split(":")
-    found = {"speed": speed, "shared": shared, "characters": characters}[what](Path(sys.argv[2]), Path(sys.argv[3]), *rest)
+    found = {"speed": speed, "shared": shared, "characters": characters}[what](
+        Path(sys.argv[2]), Path(sys.argv[3]), *rest
+    )
     sys.stdout.write(json.dumps(found) + "\n")
