@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 SPINS = 2000
-"""Some 50 microseconds. A step of a small model has a thousand parallel parts, and to be woken for each takes a sixth of
+"""Some 50 microseconds. A step of a small model has a thousand parallel parts; to be woken for each takes a sixth of
 it (0.39 s for 0.47, four layers of `tiny`'s width on two cores); to spin for 100 times as long makes a step five times
 as slow where cores are shared."""
 
