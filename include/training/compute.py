@@ -127,8 +127,7 @@ def _gpus(config: PretrainConfig, name: str, instances: int, device: str, count:
 
 
 def _cpu(config: PretrainConfig, name: str, instances: int, *, flops: float, memory_gib: float, basis: str) -> Compute:
-    is_single = config.parallelism == "single"
-    processes = config.processes or (1 if is_single else cpu_processes(config.preset, config.batch_tokens, instances))
+    processes = config.processes or cpu_processes(config.preset, config.parallelism, config.batch_tokens, instances)
     return _checked(
         config,
         Compute(

@@ -165,8 +165,10 @@ def learning_rate_of(preset: Preset, architecture: str) -> float:
     return min(preset.learning_rate, most)
 
 
-def cpu_processes(preset: Preset, batch_tokens: int, hosts: int) -> int:
+def cpu_processes(preset: Preset, parallelism: str, batch_tokens: int, hosts: int) -> int:
     """Processes that share the cores of each host where a number is not asked for; 1 if a batch cannot be parted."""
+    if parallelism == "single":
+        return 1
     return preset.cpu_processes if batch_tokens % (preset.cpu_processes * hosts * preset.context) == 0 else 1
 
 

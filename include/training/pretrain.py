@@ -38,30 +38,24 @@ def main(job: Job) -> dict[str, Any]:
 
     from include.training.distributed import Place, first_device, launch
     from include.training.instructions import read_instructions
-    from include.training.presets import get_preset
+    from include.training.presets import cpu_processes, get_preset
 
     orders = read_instructions(job)
     _previous(job, orders)
-    processes = orders.processes or torch.cuda.device_count() or _cpu_processes(job, orders)
-    orders.micro_rows(get_preset(orders.size).context, processes * len(job.hosts))
-    if processes * len(job.hosts) == 1 and orders.parallelism in ("auto", "single"):
+    preset, hosts = get_preset(orders.size), len(job.hosts)
+    on_cpu = cpu_processes(preset, orders.parallelism, orders.batch_tokens, hosts)
+    processes = orders.processes or torch.cuda.device_count() or on_cpu
+    orders.micro_rows(preset.context, processes * hosts)
+    if processes * hosts == 1 and orders.parallelism in ("auto", "single"):
         _train(job, Place(device=first_device()))
     else:
         if orders.parallelism == "single":
-            raise BadInput(f"parallelism=single, but there are {processes} processes on {len(job.hosts)} hosts")
+            raise BadInput(f"parallelism=single, but there are {processes} processes on {hosts} hosts")
         environment = {**os.environ, HYPERPARAMETERS: json.dumps(job.hyperparameters)}
         launch(work, (environment, processes), processes=processes, hosts=job.hosts)
     mark: dict[str, Any] = json.loads((job.model_dir / MARK).read_bytes()) if job.rank == 0 else {"metrics": {}}
     metrics: dict[str, Any] = mark["metrics"]
     return metrics
-
-
-def _cpu_processes(job: Job, orders: Instructions) -> int:
-    from include.training.presets import cpu_processes, get_preset
-
-    if orders.parallelism == "single":
-        return 1
-    return cpu_processes(get_preset(orders.size), orders.batch_tokens, len(job.hosts))
 
 
 def work(environment: dict[str, str], processes: int) -> None:
