@@ -88,7 +88,7 @@ images: setup-jobs  ## write include/catalog/images.yaml from the SageMaker SDK;
 	@$(JOBS_PY) -W ignore::SyntaxWarning -m local.images $(if $(CHECK),--check)
 
 test: setup setup-jobs  ## run the tests that CI runs, in three processes [JOBS=3]
-	@$(PY) -m pytest -m "not slow and not compose" -n $(or $(JOBS),3) --dist loadfile; status=$$?; \
+	@$(PY) -m pytest -m "not slow and not compose" -n $(or $(JOBS),3) --dist loadfile --no-loadscope-reorder; status=$$?; \
 	echo 'not run: long runs and kill walks (make test-slow), containers (make test-compose)'; exit $$status
 
 test-slow: setup  ## run the long tests: kill walks

@@ -14,6 +14,7 @@ import pytest
 
 from local.home import PROJECT
 from local.options import read_options
+from tests.shared import share
 
 
 def _isolate() -> None:
@@ -32,6 +33,13 @@ def _isolate() -> None:
 
 
 _isolate()
+share()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start an Airflow first: they take longest, and one that is begun last ends alone."""
+    long = {item.path for item in items if item.get_closest_marker("airflow")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture

@@ -44,7 +44,4 @@ def failing_dag():
 failing = failing_dag()
 
 if __name__ == "__main__":
-    from airflow.utils.db import initdb
-
-    initdb()
     failing.test()

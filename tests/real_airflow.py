@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from local.airflow import database_mark
 from local.client import Client
+from tests.shared import made_once
 
 QUIET_S = 3.0
 """How long a question waits for its answer here: Airflow fails many attempts that are answered within two seconds."""
@@ -25,7 +23,7 @@ def home_with_database(home: Path) -> Path:
     With the configuration that was written with it, since that holds the secrets which Airflow's parts share.
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made = _migrated()
+    made = made_once("database", _migrate)
     shutil.copy(made / "airflow.db", home)
     configuration = home / "airflow.cfg"
     configuration.touch(mode=0o600)
@@ -34,13 +32,9 @@ def home_with_database(home: Path) -> Path:
     return home
 
 
-@functools.cache
-def _migrated() -> Path:
-    folder = tempfile.mkdtemp(prefix="fmops-tests-database-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+def _migrate(folder: Path) -> None:
     command = [str(Path(sys.executable).with_name("airflow")), "db", "migrate"]
-    subprocess.run(command, env=os.environ | {"AIRFLOW_HOME": folder}, check=True, capture_output=True)
-    return Path(folder)
+    subprocess.run(command, env=os.environ | {"AIRFLOW_HOME": str(folder)}, check=True, capture_output=True)
 
 
 def question_place(dag_id: str, run_id: str, task_id: str) -> str:

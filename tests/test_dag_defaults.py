@@ -13,6 +13,7 @@ from airflow.sdk import ExceptionRetryPolicy, RetryAction
 from include.callbacks import log_failure
 from include.dag_defaults import default_args, retry_policy
 from include.errors import DocumentError, DriftError, GateError, StateMovedError, ToleranceError, UserError
+from tests.real_airflow import home_with_database
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -52,14 +53,14 @@ def test_default_args() -> None:
 
 @pytest.mark.airflow
 def test_in_a_real_run(tmp_path: Path) -> None:
-    """Airflow itself consults the policy and calls the callback, in a process with a database of its own."""
+    """Airflow itself consults the policy and calls the callback, on a database of its own."""
     dags = tmp_path / "dags"
     dags.mkdir()
     shutil.copy(PROJECT / "tests" / "failing_dag.py", dags)
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
-        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW_HOME": str(home_with_database(tmp_path / "airflow")),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "PYTHONPATH": str(PROJECT),

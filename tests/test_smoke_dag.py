@@ -27,10 +27,8 @@ DAG = "smoke"
 IN_PROCESS = """
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
-from airflow.utils.db import initdb
 
 sys.path += sys.argv[3:]  # as Airflow has them: the folder of DAGs, and that of plugins
-initdb()
 dag = DagBag(sys.argv[1]).get_dag("smoke")
 run = dag.test(run_conf=json.loads(sys.argv[2]))
 print(run.state.value if hasattr(run.state, "value") else run.state)
@@ -41,7 +39,7 @@ print(run.state.value if hasattr(run.state, "value") else run.state)
 def test_by_dag_test_on_this_machine(tmp_path: Path, inline_s: int) -> None:
     """With no second to wait inline it is deferred, and its trigger runs in the same process."""
     environment = os.environ | {
-        "AIRFLOW_HOME": str(tmp_path / "airflow"),
+        "AIRFLOW_HOME": str(home_with_database(tmp_path / "airflow")),
         "FMOPS_STORAGE_ROOT": (tmp_path / "storage").as_uri(),
         "FMOPS_JOB_INLINE_S": str(inline_s),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,10 @@ from include.models.embeddings import get_embedder
 from include.rag.config import IngestConfig
 from include.rag.embed import part_uri
 from include.rag.known import Known
-from include.rag.ledger import STAMP_COLUMNS, Ledger, Pointer, Snapshot
+from include.rag.ledger import STAMP_COLUMNS, Keyed, Ledger, Pointer, Snapshot
 from include.rag.plan import Plan, pipeline_name, read_plan, read_restamped
 from include.rag.quarantine import enforce, keep_letters, write_letters
-from include.rag.stores import Refusal, chunk_schema, delete_all
+from include.rag.stores import Refusal, Store, chunk_schema, delete_all
 from include.rag.stores.held import Texts, encoded
 from include.rag.work import Work, dead_letters, read_work, write_refused
 from include.storage import read_parquet, write_json
@@ -67,44 +68,62 @@ def _enforced(config: IngestConfig, work: Work) -> list[DeadLetter]:
 def _commit(config: IngestConfig, plan: Plan, work: Work) -> tuple[int, Work]:
     """The version that the ledger has afterwards; and the work as it was done, less what the store refused."""
     ledger = Ledger(config.home)
-    pointer = ledger.pointer()
-    if not (len(work.stored) or work.deleted):
-        version = plan.expected_version
-    elif pointer.run_id == config.run_id and pointer.work_digest == work.work_digest:
-        version = pointer.version
-    elif pointer.version != plan.expected_version and _is_there(config, ledger.read(pointer.version), work):
-        log.info("another run committed the same documents meanwhile: nothing is left to write")
-        version = pointer.version
-    else:
-        ledger.expect(plan.expected_version)
-        work = _write_store(config, work)
+    version = _committed(config, ledger, plan, work)
+    if version is None:
         version = plan.expected_version + 1
-        pointer = Pointer(
-            version=version,
-            run_id=config.run_id,
-            base_version=plan.base_version,
-            work_digest=work.work_digest,
-        )
-        snapshot = _apply(config, ledger.read(plan.expected_version), work)
-        ledger.commit(snapshot, pointer, expected_version=plan.expected_version)
-    _stamp(config, ledger, work)
+        work, stamps = _write(config, ledger, plan, work)
+    else:
+        stamps = _stamps(config, ledger, work)
+    if stamps is not None:
+        ledger.write_stamps(stamps)
     return version, work
 
 
-def _write_store(config: IngestConfig, work: Work) -> Work:
-    """Write everything; the work that was done: documents that the store refused count as set aside."""
+def _committed(config: IngestConfig, ledger: Ledger, plan: Plan, work: Work) -> int | None:
+    """The version of the ledger that holds this work already; None if there is something to write."""
+    pointer = ledger.pointer()
+    if not (len(work.stored) or work.deleted):
+        return plan.expected_version
+    if pointer.run_id == config.run_id and pointer.work_digest == work.work_digest:
+        return pointer.version
+    if pointer.version != plan.expected_version and _is_there(config, ledger.read(pointer.version), work):
+        log.info("another run committed the same documents meanwhile: nothing is left to write")
+        return pointer.version
+    return None
+
+
+def _write(config: IngestConfig, ledger: Ledger, plan: Plan, work: Work) -> tuple[Work, Keyed | None]:
+    """Write the store and the ledger; the work as it was done, and the stamps that are to be kept, if any."""
+    ledger.expect(plan.expected_version)
     store = config.open_store()
+    work = _write_store(config, store, work)
+    with ThreadPoolExecutor(1) as pool:  # the store indexes outside of Python, which has the ledger to make
+        finished = pool.submit(store.finish)
+        snapshot = _apply(config, ledger.read(plan.expected_version), work)
+        stamps = _stamps(config, ledger, work)
+        finished.result()
+    pointer = Pointer(
+        version=plan.expected_version + 1,
+        run_id=config.run_id,
+        base_version=plan.base_version,
+        work_digest=work.work_digest,
+    )
+    ledger.commit(snapshot, pointer, expected_version=plan.expected_version)
+    return work, stamps
+
+
+def _write_store(config: IngestConfig, store: Store, work: Work) -> Work:
+    """Write everything but finish(); the work that was done: documents that the store refused count as set aside."""
     written_at = now()
     refused: list[Refusal] = []
     documents = 0
     with store.loading(live=config.versions.live().version == config.version):
-        for rows in _writes(config, work, written_at):
+        for rows in _ahead(_writes(config, work, written_at)):
             doc_ids = rows["doc_id"].unique().to_pylist()
             refused += store.replace(doc_ids, rows)
             documents += len(doc_ids)
             log.info("written: %d chunks; %d of %d documents", rows.num_rows, documents, len(work.stored))
         delete_all(store, chain(work.emptied, work.deleted))
-    store.finish()
     if not refused:
         return work
     write_refused(config, work, {one.doc_id: one.reason for one in refused})
@@ -127,6 +146,15 @@ def _writes(config: IngestConfig, work: Work, written_at: datetime) -> Iterator[
             number += rows.num_rows
     if waiting:
         yield _stamped(config, waiting, written_at)
+
+
+def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same; the next is read while the store writes one."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, tables, None)
+        while (table := coming.result()) is not None:
+            coming = pool.submit(next, tables, None)
+            yield table
 
 
 def _only(doc_ids: Texts, rows: pa.Table) -> pa.Table:
@@ -185,8 +213,8 @@ def _is_there(config: IngestConfig, snapshot: Snapshot, work: Work) -> bool:
     return all(known.is_same(places[one.doc_id], one.content_digest) for one in work.stored_outcomes())
 
 
-def _stamp(config: IngestConfig, ledger: Ledger, work: Work) -> None:
-    """Keep by which stamps the documents were read, so that the next plan need not read them."""
+def _stamps(config: IngestConfig, ledger: Ledger, work: Work) -> Keyed | None:
+    """By which stamps the documents were read, so that the next plan need not read them; None if nothing is new."""
     read = (
         dict(zip(STAMP_COLUMNS, (outcome.doc_id, outcome.stamp, outcome.content_digest), strict=True))
         for outcome in work.outcomes()
@@ -194,5 +222,4 @@ def _stamp(config: IngestConfig, ledger: Ledger, work: Work) -> None:
     )
     rows = chain(read_restamped(config), read)
     first = list(islice(rows, 1))
-    if first or work.deleted:
-        ledger.write_stamps(ledger.stamps().replaced(work.deleted, chain(first, rows)))
+    return ledger.stamps().replaced(work.deleted, chain(first, rows)) if first or work.deleted else None

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from upath import UPath
 
@@ -43,9 +43,8 @@ BYTES_PER_PART = 32 << 20
 """A part is closed before its files are larger together; they are in memory at once."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What became of one document."""
+class Outcome(NamedTuple):
+    """What became of one document; a tuple, since a commit reads millions of them back, some times."""
 
     doc_id: str
     path: str
@@ -165,7 +164,7 @@ class _Worker:
                 data = self.source.read(document.path)
                 # Changed since it was listed, or just now: then the stamp does not speak of these bytes.
                 if document.stamp and self.source.stamp(document.path) != document.stamp:
-                    reads.append((replace(document, stamp=""), data, content_digest(data)))
+                    reads.append((document._replace(stamp=""), data, content_digest(data)))
                 else:
                     reads.append((document, data, content_digest(data)))
             except (FileNotFoundError, NotADirectoryError):
@@ -342,12 +341,9 @@ def _own(due: Due) -> dict[str, Any]:
     return {"action": due.action, "stamp": due.stamp, "attempt": due.attempt}
 
 
-_FIELDS = tuple(field.name for field in fields(Outcome))
-
-
 def _as_rows(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
     """Outcomes to be written, without the fields that are empty, as most are of a document that is well."""
-    return [{name: value for name in _FIELDS if (value := getattr(outcome, name))} for outcome in outcomes]
+    return [{name: value for name in Outcome._fields if (value := getattr(outcome, name))} for outcome in outcomes]
 
 
 def _outcome_of(row: dict[str, Any], due: Due | None = None) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from include.contracts import DeadLetter
 from include.rag import deletions
@@ -111,7 +111,7 @@ def _as_stored(outcome: Outcome, refused: Mapping[str, list[str]]) -> Outcome:
     seen, why = refused.get(outcome.doc_id, ("", ""))
     if seen != outcome.content_digest or not seen:
         return outcome
-    return replace(outcome, status="quarantined", stage="index", fault="refused", reason=why, chunks=0, rejects=())
+    return outcome._replace(status="quarantined", stage="index", fault="refused", reason=why, chunks=0, rejects=())
 
 
 def _is_stored(outcome: Outcome) -> bool:

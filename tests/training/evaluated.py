@@ -1,27 +1,25 @@
-"""The models that evaluation_trials.py trains and evaluates, made once for all tests of a process."""
+"""The models that evaluation_trials.py trains and evaluates, made once for all tests."""
 
 from __future__ import annotations
 
-import atexit
 import json
-import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.shared import made_once
 from tests.training.in_jobs import run_in_jobs
 
 
-@cache
 def world() -> Path:
     """The folder that the trials filled."""
-    folder = Path(tempfile.mkdtemp(prefix="fmops-tests-evaluated-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return made_once("evaluated", _fill)
+
+
+def _fill(folder: Path) -> None:
     run = run_in_jobs("tests.training.evaluation_trials", folder)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
     (folder / "output").write_text(run.stdout)
-    return folder
 
 
 @cache

@@ -175,8 +175,12 @@ def vector_digest(embedding_digest: str, vector: np.ndarray[Any, np.dtype[np.flo
 
 def search_text(title: str | None, headings: Sequence[str] | None, text: str) -> str:
     """What full-text search reads of a chunk: its text behind its document's title and its headings, each once."""
-    path = " > ".join(dict.fromkeys(part for part in (title, *(headings or ())) if part))
-    return "\n".join(part for part in (path, text) if part)
+    return "\n".join(part for part in (heading_path(title, headings), text) if part)
+
+
+def heading_path(title: str | None, headings: Sequence[str] | None) -> str:
+    """A document's title and a chunk's headings on one line, each once."""
+    return " > ".join(dict.fromkeys(part for part in (title, *(headings or ())) if part))
 
 
 def chunk_schema(dimension: int) -> pa.Schema:

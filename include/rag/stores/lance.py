@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
@@ -16,7 +17,7 @@ from include.rag.stores import (
     Refusal,
     check_filters,
     chunk_schema,
-    search_text,
+    heading_path,
     vector_digest,
 )
 from include.rag.stores.held import Held, HeldBuilder, Texts, encoded, joined
@@ -37,6 +38,8 @@ _ROWS_PER_BATCH = 2_000
 """Rows of a scan that are in memory at a time."""
 _INDEXING_MB = 256
 """What building the full-text index of a new table may hold."""
+_IO_THREADS = 2
+"""Lance keeps as many processors for I/O and computes on the others: of two it would index on one."""
 
 
 class LanceStore:
@@ -45,6 +48,7 @@ class LanceStore:
     capabilities = Capabilities(atomic_replace=True, own_ids=True, refresh=True, alias=False)
 
     def __init__(self, place: Place, dimension: int) -> None:
+        os.environ.setdefault("LANCE_CPU_THREADS", str((os.cpu_count() or 1) + _IO_THREADS))
         import lancedb
         import pyarrow as pa
 
@@ -103,14 +107,12 @@ class LanceStore:
 
     def replace(self, doc_ids: Sequence[str], rows: pa.Table) -> list[Refusal]:
         """Make `rows` the only chunks of these documents in one commit, so no reader sees a gap; refuses none."""
-        import pyarrow as pa
         from lancedb.expr import col
 
         if len(set(rows["id"].to_pylist())) != rows.num_rows:
             raise ValueError("rows hold an id twice, which LanceDB would insert twice")
-        read = zip(*(rows[name].to_pylist() for name in ("title", "headings", "text")), strict=True)
-        searched = pa.array([search_text(*parts) for parts in read], pa.string())
-        written = rows.cast(self._schema).append_column(self._stored.field(_SEARCHED), searched)
+        written = rows.cast(self._schema)
+        written = written.append_column(self._stored.field(_SEARCHED), _search_texts(written))
         table = self._made_table()
         if self._is_first_write({*doc_ids, *rows["doc_id"].unique().to_pylist()}):
             table.add(written)
@@ -225,6 +227,17 @@ class LanceStore:
             query = query.where(reduce(and_, (col(name).eq(lit(value)) for name, value in filters.items())))
         rows = query.select([*columns, rank_by]).limit(limit).to_list()
         return [Hit(id=row["id"], row={name: row[name] for name in columns}) for row in rows]
+
+
+def _search_texts(rows: pa.Table) -> pa.ChunkedArray:
+    """As search_text() of each row; the texts themselves, which are most of it, never become Python's."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    read = zip(rows["title"].to_pylist(), rows["headings"].to_pylist(), strict=True)
+    paths = pa.array([heading_path(*parts) for parts in read], pa.string())
+    both = pc.and_(pc.not_equal(paths, ""), pc.not_equal(rows["text"], ""))
+    return pc.binary_join_element_wise(paths, pc.if_else(both, "\n", ""), rows["text"], "")
 
 
 def _index(table: Any) -> bool:
