@@ -21,7 +21,7 @@ from benchmarks.ingestion import write_small
 from benchmarks.measuring import settle
 from benchmarks.step import run
 from include.contracts import now
-from include.documents.document import document_id
+from include.documents.source import document_id
 from include.models.embeddings import get_embedder
 from include.rag import pipeline
 from include.rag.config import IngestConfig

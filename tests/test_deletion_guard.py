@@ -137,6 +137,7 @@ def test_few_deletions_are_not_asked_about(run: Run) -> None:
     assert (decision["deleted"], len(deleted)) == (4, 4)
 
 
+@pytest.mark.slow
 def test_refused_then_approved_after_a_clear(run: Run) -> None:
     question = run.start(MANY).question()
     run.answer(KEEP)

@@ -144,6 +144,7 @@ def ran(folder: Path, options: dict[str, str]) -> None:
     assert state == "success", "\n".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.airflow
 def test_a_run_tells_what_it_read_and_wrote(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"

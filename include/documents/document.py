@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from include.storage import digest
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
@@ -42,8 +40,3 @@ class Document:
     rejects: tuple[Reject, ...] = ()
     is_markdown: bool = False
     """Whether `text` is Markdown, so that code blocks, lists and tables are kept together where they fit."""
-
-
-def document_id(source: str, path: str) -> str:
-    """A document's id: the digest of where it lies, so that two sources never collide."""
-    return digest(source, path)[:32]

@@ -22,7 +22,7 @@ from upath import UPath
 
 from include.documents.loaders import SUFFIXES
 from include.errors import UserError
-from include.storage import is_local, local_uri, location
+from include.storage import digest, is_local, local_uri, location
 
 _NOT_FOLLOWED = "(linked folder)"
 _NOT_A_FILE = "(no regular file)"
@@ -120,6 +120,11 @@ class FolderSource:
         suffix = os.path.splitext(path)[1].lower().rstrip(".")  # noqa: PTH122 (plain strings: the hot path)
         wanted = suffix in SUFFIXES and (not self._include or _matches(path, self._include))
         return "" if wanted and not _matches(path, self._exclude) else suffix or "(no suffix)"
+
+
+def document_id(source: str, path: str) -> str:
+    """A document's id: the digest of where it lies, so that two sources never collide."""
+    return digest(source, path)[:32]
 
 
 def source_uri(source: str) -> str:

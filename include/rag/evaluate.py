@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from include.contracts import DeadLetter, IngestionManifest
-from include.documents.document import Document, document_id
+from include.documents.document import Document
 from include.documents.reader import Reader
-from include.documents.source import content_digest
+from include.documents.source import content_digest, document_id
 from include.errors import DocumentError, GateError, UserError
 from include.models.embeddings import embed_metered
 from include.models.metering import Meter

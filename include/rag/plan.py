@@ -16,8 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from upath import UPath
 
-from include.documents.document import document_id
-from include.documents.source import Found
+from include.documents.source import Found, document_id
 from include.errors import UserError
 from include.rag.config import IngestConfig
 from include.rag.known import Known, Marked, Stamps

@@ -45,9 +45,10 @@ def importers(root: Path, package: str) -> list[str]:
     return [
         str(file.relative_to(root))
         for file in sorted(root.rglob("*.py"))
-        if any(
+        if package in (text := file.read_text())
+        and any(
             name.split(".")[0] == package
-            for node in ast.walk(ast.parse(file.read_text()))
+            for node in ast.walk(ast.parse(text))
             for name in _imported(node, file.relative_to(root))
         )
     ]

@@ -67,6 +67,13 @@ def test_include_needs_no_airflow() -> None:
     assert import_without_airflow(PROJECT, of_jobs, str(jobs_python())) == {}
 
 
+def test_the_process_that_reads_documents_starts_light() -> None:
+    """Every shard starts one: settings, storage and their libraries would take four times as long as all it needs."""
+    code = "import include.documents.reading_process, include.documents.loaders, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert not {"pydantic", "fsspec", "upath", "include.storage"} & set(done.stdout.split())
+
+
 def test_a_module_that_needs_airflow_is_caught(tmp_path: Path) -> None:
     plant(
         tmp_path,

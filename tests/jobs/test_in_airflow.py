@@ -34,6 +34,7 @@ def test_text_of_a_spec_is_not_rendered(stage: Scene) -> None:
     assert "{{ 7 * 7 }}{% include 'x' %}" in (folder / "spec.json").read_text()
 
 
+@slow
 def test_a_triggerer_is_killed(stage: Scene) -> None:
     run = stage.start("deferred")
     run.until_triggered()
@@ -45,6 +46,7 @@ def test_a_triggerer_is_killed(stage: Scene) -> None:
     stage.none_left()
 
 
+@slow
 def test_a_deferred_task_is_cleared(stage: Scene) -> None:
     """The trigger's clean-up and the next attempt are not ordered: either way one job at a time, and a good end."""
     run = stage.start("deferred")

@@ -94,7 +94,8 @@ class TestOne:
         airflow.check_alive()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_ends_all_in_the_middle_of_a_run(
     folders: tuple[Path, Path], tmp_path: Path, number: signal.Signals
 ) -> None:

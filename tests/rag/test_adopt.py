@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from opensearchpy import OpenSearch
 
-from include.documents.document import document_id
+from include.documents.source import document_id
 from include.errors import GateError, UserError
 from include.models import embeddings
 from include.models.embeddings import Hashing

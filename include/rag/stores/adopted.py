@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from include.documents.document import document_id
+from include.documents.source import document_id
 from include.errors import UserError
 from include.rag.stores import Hit, Reader
 
