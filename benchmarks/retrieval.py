@@ -32,7 +32,7 @@ from include.models.embeddings import Embedder, MiniLM
 from include.rag.chunking import Chunker
 from include.rag.golden import make_questions
 from include.rag.search import CANDIDATES, reciprocal_ranks
-from include.rag.stores.lance import search_text
+from include.rag.stores import search_text
 from include.statistics import mean_interval, paired_difference
 from include.storage import digest, location
 
