@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHUNKS_PER_WRITE = 5_000
+CHUNKS_PER_WRITE = 2_500
 """Chunks in one write of the store, or those of one part if it has more; bounds the memory of the commit."""
 
 
