@@ -126,6 +126,7 @@ def _write_store(config: IngestConfig, store: Store, work: Work) -> Work:
         delete_all(store, chain(work.emptied, work.deleted))
     if not refused:
         return work
+    store.finish()  # for what was refused may end the run
     write_refused(config, work, {one.doc_id: one.reason for one in refused})
     done = read_work(config, work.plan)
     _enforced(config, done)
